@@ -1,0 +1,68 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV := UV_NO_CONFIG=1 $(BIN)/uv --quiet
+LOCK := $(BIN)/uv --quiet pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
+
+.PHONY: help setup lock proto proto-check proto-release fmt lint test check run bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+setup: $(READY) ## Make the virtual environment from the locked, hashed requirements
+
+$(READY): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@$(UV) pip install --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: ## Lock the requirements anew (the newest versions that pyproject.toml allows)
+	@$(LOCK) --upgrade --output-file requirements/run.txt
+	@$(LOCK) --upgrade --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	@grep -E '^uv==' requirements/dev.txt | cut -d' ' -f1 | $(BIN)/uv --quiet pip compile - --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --output-file requirements/bootstrap.txt
+
+proto: $(READY) ## Generate protos/gen from protos/ion
+	@rm -rf protos/gen && mkdir -p protos/gen
+	@PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m grpc_tools.protoc -I protos \
+		--python_out=protos/gen --grpc_python_out=protos/gen --mypy_out=quiet:protos/gen --mypy_grpc_out=quiet,only_async:protos/gen \
+		$$(find protos/ion -name '*.proto' | sort)
+
+proto-check: $(READY) ## Lint the protos, find breaking changes, and find stubs that are not what protos/ion generates
+	@$(BIN)/buf lint protos
+	@$(BIN)/buf breaking protos --against protos/contract.binpb
+	@before=$$(find protos/gen -type f | sort | xargs sha256sum); $(MAKE) --no-print-directory proto; \
+		after=$$(find protos/gen -type f | sort | xargs sha256sum); \
+		test "$$before" = "$$after" || { echo 'protos/gen was not what protos/ion generates; it is now: commit it' >&2; exit 1; }
+
+proto-release: $(READY) ## Record the protos as the contract that later ones must not break
+	@$(BIN)/buf build protos --exclude-source-info --output protos/contract.binpb
+
+fmt: $(READY) ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix-only --quiet .
+
+lint: $(READY) ## Check format, lint rules, types and import contracts
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 8; test $${PIPESTATUS:-0} -eq 0
+
+test: $(READY) ## Run every test against real servers that it starts itself
+	@$(BIN)/python -m pytest
+
+check: lint proto-check test ## Everything that must hold before a commit lands
+
+run: $(READY) ## Run ION on 127.0.0.1:8080 with embedded defaults
+	@$(BIN)/ion serve
+
+bench: $(READY) ## Measure ION beside an empty chain; results go to bench/results
+	@$(BIN)/python -m bench
+
+clean: ## Remove the virtual environment and caches
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

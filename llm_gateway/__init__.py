@@ -1,0 +1,1 @@
+"""The LLM gateway: the only service that knows models."""

@@ -1,0 +1,1 @@
+"""The persona router: reads a message, chooses the persona, lets it answer."""
