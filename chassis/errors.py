@@ -171,8 +171,8 @@ class _SyncCall:
     def code(self) -> grpc.StatusCode:
         return self._error.code()
 
-    def details(self) -> str | None:
-        return self._error.details()
+    def details(self) -> str:
+        return str(self._error.details())
 
 
 def _from_status(status: status_pb2.Status) -> IonError | None:

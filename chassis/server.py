@@ -1,0 +1,192 @@
+"""How a service process runs: the gRPC server, its guard, health, reflection, signals and drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+import uvloop
+from grpc_health.v1 import health as grpc_health
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from opentelemetry.trace import SpanKind
+
+from chassis import telemetry
+from chassis.channel import MAX_MESSAGE_BYTES
+from chassis.errors import STATUS_DETAILS_KEY, IonError, to_status
+from chassis.settings import Bind, Settings, stop
+from ion.error.v1.reason_pb2 import Reason
+
+_log = logging.getLogger(__name__)
+HealthServicer = grpc_health.aio.HealthServicer
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+# Tells gRPC clients not to try again by themselves: the failure is an answer, and whoever wants another attempt asks.
+_NO_TRANSPARENT_RETRY = ("grpc-retry-pushback-ms", "-1")
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """A service ready to be hosted: its full name, and what adds its servicer to a server, real or local."""
+
+    name: str
+    add_to: Callable[[Any], None]
+
+
+OpenService = Callable[[HealthServicer], AbstractAsyncContextManager[Hosted]]
+
+
+class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Around every ION method: takes on the caller's ids, opens the server span, and turns errors into statuses."""
+
+    def __init__(self) -> None:
+        self._guarded: dict[str, tuple[Any, Any]] = {}
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        handler = await continuation(details)
+        if handler is None or details.method.startswith("/grpc."):
+            return handler
+        known, guarded = self._guarded.get(details.method, (None, None))
+        if known is not handler:
+            guarded = _guard(handler, details.method)
+            self._guarded[details.method] = (handler, guarded)
+        return guarded
+
+
+def _guard(handler: Any, method: str) -> Any:
+    codec = {
+        "request_deserializer": handler.request_deserializer,
+        "response_serializer": handler.response_serializer,
+    }
+    if handler.unary_unary:
+        return grpc.unary_unary_rpc_method_handler(_guard_unary(handler.unary_unary, method), **codec)
+    if handler.unary_stream:
+        return grpc.unary_stream_rpc_method_handler(_guard_stream(handler.unary_stream, method), **codec)
+    return handler
+
+
+def _guard_unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
+    name = method.lstrip("/")
+
+    async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        _take_on_ids(context)
+        try:
+            with telemetry.span(name, SpanKind.SERVER):
+                return await behaviour(request, context)
+        except Exception as error:
+            await _abort(context, method, error)
+
+    return guarded
+
+
+def _guard_stream(behaviour: Callable[..., AsyncIterator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
+    name = method.lstrip("/")
+
+    async def guarded(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        _take_on_ids(context)
+        try:
+            with telemetry.span(name, SpanKind.SERVER):
+                async for message in behaviour(request, context):
+                    yield message
+        except Exception as error:
+            await _abort(context, method, error)
+
+    return guarded
+
+
+def _take_on_ids(context: grpc.aio.ServicerContext) -> None:
+    request_id = traceparent = None
+    for key, value in context.invocation_metadata() or ():
+        if key == telemetry.REQUEST_ID_KEY:
+            request_id = value
+        elif key == telemetry.TRACEPARENT_KEY:
+            traceparent = value
+    telemetry.enter(request_id, traceparent)
+
+
+async def _abort(context: grpc.aio.ServicerContext, method: str, error: Exception) -> None:
+    """End the call with the error's status. What is not an IonError is a defect: logged here, and nameless outside."""
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if not isinstance(error, IonError):
+        _log.error("defect in %s", method, exc_info=error)
+        error = IonError(Reason.REASON_INTERNAL)
+    details = (STATUS_DETAILS_KEY, to_status(error).SerializeToString())
+    await context.abort(error.code, error.message, (details, _NO_TRANSPARENT_RETRY))
+
+
+def new_server() -> grpc.aio.Server:
+    options = [
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        # Without this a second process could bind the same port and take half of the calls unnoticed.
+        ("grpc.so_reuseport", 0),
+        # Clients re-resolve when a connection ends, and so find new replicas.
+        ("grpc.max_connection_age_ms", 300_000),
+        ("grpc.max_connection_age_grace_ms", 60_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+    return grpc.aio.server(interceptors=[CallGuard()], options=options)
+
+
+def add_port(server: grpc.aio.Server, bind: Bind, variable: str) -> int:
+    """Listen; the port, which the system chose where `bind.port` is 0. Ends the process where it is not to be had."""
+    try:
+        return int(server.add_insecure_port(str(bind)))
+    except RuntimeError:
+        stop(f"{variable}={bind}: cannot listen there; another process has the port, or the address is not local")
+
+
+def add_health_and_reflection(server: grpc.aio.Server, health: HealthServicer, *names: str) -> None:
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+    reflection.enable_server_reflection((*names, health_name, reflection.SERVICE_NAME), server)
+
+
+def run(service: str, settings: Settings, bind: Bind, variable: str, open_service: OpenService) -> None:
+    """Run one service until SIGTERM or SIGINT, then drain it. `variable` is the setting that `bind` comes from."""
+    telemetry.setup(service, settings.log_level)
+    uvloop.run(_host(service, settings, bind, variable, open_service))
+
+
+async def _host(service: str, settings: Settings, bind: Bind, variable: str, open_service: OpenService) -> None:
+    stopping = stop_signal()
+    health = HealthServicer()
+    await health.set("", NOT_SERVING)
+    async with open_service(health) as hosted:
+        server = new_server()
+        hosted.add_to(server)
+        add_health_and_reflection(server, health, hosted.name)
+        port = add_port(server, bind, variable)
+        await server.start()
+        for name in ("", hosted.name):
+            await health.set(name, SERVING)
+        _log.info("%s serves gRPC", service, extra={"bind": str(Bind(bind.host, port))})
+        await stopping.wait()
+        await drain(server, health, settings)
+    _log.info("%s stopped", service)
+
+
+async def drain(server: grpc.aio.Server, health: HealthServicer, settings: Settings) -> None:
+    """NOT_SERVING first, so that load balancers send nothing new, then let the calls in flight end."""
+    await health.enter_graceful_shutdown()
+    await asyncio.sleep(settings.drain_seconds)
+    await server.stop(settings.grace_seconds)
+
+
+def stop_signal() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
