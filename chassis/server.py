@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import uvloop
-from grpc_health.v1 import health as grpc_health
+from grpc_health.v1 import health as health_service
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.trace import SpanKind
@@ -25,7 +25,6 @@ from chassis.settings import Bind, Settings, stop
 from ion.error.v1.reason_pb2 import Reason
 
 _log = logging.getLogger(__name__)
-HealthServicer = grpc_health.aio.HealthServicer
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -41,7 +40,7 @@ class Hosted:
     add_to: Callable[[Any], None]
 
 
-OpenService = Callable[[HealthServicer], AbstractAsyncContextManager[Hosted]]
+OpenService = Callable[[health_service.aio.HealthServicer], AbstractAsyncContextManager[Hosted]]
 
 
 class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -146,7 +145,7 @@ def add_port(server: grpc.aio.Server, bind: Bind, variable: str) -> int:
         stop(f"{variable}={bind}: cannot listen there; another process has the port, or the address is not local")
 
 
-def add_health_and_reflection(server: grpc.aio.Server, health: HealthServicer, *names: str) -> None:
+def add_health_and_reflection(server: grpc.aio.Server, health: health_service.aio.HealthServicer, *names: str) -> None:
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
     reflection.enable_server_reflection((*names, health_name, reflection.SERVICE_NAME), server)
@@ -160,7 +159,7 @@ def run(service: str, settings: Settings, bind: Bind, variable: str, open_servic
 
 async def _host(service: str, settings: Settings, bind: Bind, variable: str, open_service: OpenService) -> None:
     stopping = stop_signal()
-    health = HealthServicer()
+    health = health_service.aio.HealthServicer()
     await health.set("", NOT_SERVING)
     async with open_service(health) as hosted:
         server = new_server()
@@ -176,7 +175,7 @@ async def _host(service: str, settings: Settings, bind: Bind, variable: str, ope
     _log.info("%s stopped", service)
 
 
-async def drain(server: grpc.aio.Server, health: HealthServicer, settings: Settings) -> None:
+async def drain(server: grpc.aio.Server, health: health_service.aio.HealthServicer, settings: Settings) -> None:
     """NOT_SERVING first, so that load balancers send nothing new, then let the calls in flight end."""
     await health.enter_graceful_shutdown()
     await asyncio.sleep(settings.drain_seconds)

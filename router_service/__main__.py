@@ -1,0 +1,28 @@
+"""`python -m router_service`: the persona router as a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from chassis.channel import open_channel
+from chassis.server import Hosted, run
+from chassis.settings import load
+from router_service.assembly import build
+from router_service.settings import RouterSettings
+
+
+def main() -> None:
+    settings = load(RouterSettings)
+
+    @asynccontextmanager
+    async def open_router(_health: Any) -> AsyncIterator[Hosted]:
+        async with open_channel(settings.llm_target) as channel:
+            yield build(settings, channel)
+
+    run("router_service", settings, settings.router_bind, "ION_ROUTER_BIND", open_router)
+
+
+if __name__ == "__main__":
+    main()
