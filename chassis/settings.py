@@ -94,8 +94,10 @@ def describe(settings_type: type[Settings], error: ValidationError) -> list[str]
 
 
 def _describe_one(settings_type: type[Settings], item: dict[str, Any]) -> str:
-    variable = str(item["loc"][0]) if item["loc"] else "settings"
     allowed = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if not item["loc"]:
+        return allowed  # about settings that do not go together: the text names them
+    variable = str(item["loc"][0])
     return f"{variable}={_shown(settings_type, variable, item['input'])}: {_sentence(allowed)}"
 
 

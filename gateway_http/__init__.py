@@ -1,0 +1,1 @@
+"""The HTTP gateway: thin; translates HTTP and JSON to gRPC."""

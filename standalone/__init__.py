@@ -1,0 +1,1 @@
+"""The `ion` command: the three services in one process, and clients for people."""

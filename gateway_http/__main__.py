@@ -1,0 +1,32 @@
+"""`python -m gateway_http`: the HTTP gateway as a process of its own."""
+
+from __future__ import annotations
+
+import logging
+
+import uvloop
+
+from chassis import telemetry
+from chassis.channel import open_channel
+from chassis.server import stop_signal
+from chassis.settings import load
+from gateway_http.server import listen, serve
+from gateway_http.settings import HttpSettings
+
+
+def main() -> None:
+    settings = load(HttpSettings)
+    telemetry.setup("gateway_http", settings.log_level)
+    uvloop.run(_serve(settings))
+
+
+async def _serve(settings: HttpSettings) -> None:
+    stopping = stop_signal()
+    listener = listen(settings.bind, settings.bind_variable)
+    logging.getLogger(__name__).info("gateway_http serves HTTP", extra={"bind": str(settings.bind)})
+    async with open_channel(settings.router_target) as router, open_channel(settings.llm_target) as llm:
+        await serve(settings, listener, router, llm, stopping)
+
+
+if __name__ == "__main__":
+    main()

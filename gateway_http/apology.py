@@ -1,0 +1,29 @@
+"""The answer of last resort: what /chat says when the persona router cannot be reached in time."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from msgspec import UNSET
+
+from chassis.errors import IonError
+from gateway_http import schemas
+
+KEY: Final = "error-fallback-statement"
+PERSONA: Final = "Nana"
+KOREAN: Final = "죄송해요, 지금 서비스에 문제가 발생해서 답변을 드리지 못했어요. 잠시 후 다시 말씀해 주세요."
+ENGLISH: Final = "I'm sorry, something went wrong and I could not answer just now. Please try again in a moment."
+_HANGUL: Final = re.compile(r"[ㄱ-ㆎ가-힣]")
+
+
+def reply(error: IonError, request: schemas.ChatRequest) -> schemas.ChatResponse:
+    """Nana's apology, in Korean where the message has any Hangul."""
+    return schemas.ChatResponse(
+        content=KOREAN if _HANGUL.search(request.message) else ENGLISH,
+        persona_used=PERSONA,
+        resonance_key=KEY,
+        confidence=0.0,
+        metadata=schemas.Metadata(fallback=True, error=schemas.Failure(error.reason_name, error.retryable)),
+        session_id=request.session_id or UNSET,
+    )

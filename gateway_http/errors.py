@@ -1,0 +1,92 @@
+"""Failures as HTTP answers: the one place that knows which status a failure has."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from http import HTTPStatus
+from typing import Any, Final
+
+import grpc
+import msgspec
+from litestar import MediaType, Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+
+from chassis import telemetry
+from chassis.errors import IonError
+from gateway_http.schemas import ErrorItem, Problem, ValidationFailed
+
+_log = logging.getLogger(__name__)
+
+CLIENT_CLOSED_REQUEST: Final = 499
+_MISSING: Final = re.compile(r"missing required field `([^`]+)`")
+_STATUS: Final[dict[grpc.StatusCode, int]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: HTTPStatus.UNPROCESSABLE_ENTITY,
+    grpc.StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    grpc.StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: HTTPStatus.SERVICE_UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+    grpc.StatusCode.CANCELLED: CLIENT_CLOSED_REQUEST,
+    grpc.StatusCode.FAILED_PRECONDITION: HTTPStatus.BAD_GATEWAY,
+}
+
+
+def on_ion_error(_request: Request[Any, Any, Any], error: IonError) -> Response[Any]:
+    status = _STATUS.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
+    if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        kind = error.reason_name.lower()
+        items = [ErrorItem(kind, ["body", *item.field.split(".")], item.description) for item in error.violations]
+        return invalid(items or [ErrorItem(kind, ["body"], error.message)])
+    headers = {}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(math.ceil(error.retry_after_seconds or 1))
+    return problem(status, error.message, error.reason_name, headers)
+
+
+def on_http_error(_request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+    """What the framework refuses: routes, methods, sizes, bodies that do not decode."""
+    if isinstance(error, ValidationException):
+        return invalid([_item(found) for found in _as_list(error.extra)])
+    if error.status_code == HTTPStatus.BAD_REQUEST:
+        return invalid([ErrorItem("json_invalid", ["body"], "must be valid JSON in UTF-8")])
+    phrase = HTTPStatus(error.status_code)
+    return problem(phrase, phrase.phrase, phrase.name, error.headers)
+
+
+def on_bad_text(_request: Request[Any, Any, Any], _error: UnicodeDecodeError) -> Response[Any]:
+    return invalid([ErrorItem("json_invalid", ["body"], "must be valid JSON in UTF-8")])
+
+
+def on_defect(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    _log.error("defect in %s", request.scope["path"], exc_info=error)
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong inside ION.", "INTERNAL")
+
+
+def invalid(items: list[ErrorItem]) -> Response[Any]:
+    body = ValidationFailed(items, telemetry.current().request_id)
+    return Response(body, status_code=HTTPStatus.UNPROCESSABLE_ENTITY, media_type=MediaType.JSON)
+
+
+def problem(status: int, detail: str, reason: str, headers: dict[str, str] | None = None) -> Response[Any]:
+    body = Problem(detail, reason, telemetry.current().request_id)
+    return Response(body, status_code=status, headers=headers or {}, media_type=MediaType.JSON)
+
+
+def problem_bytes(detail: str, reason: str) -> bytes:
+    return msgspec.json.encode(Problem(detail, reason, telemetry.current().request_id))
+
+
+def _as_list(extra: Any) -> list[dict[str, Any]]:
+    return extra if isinstance(extra, list) and extra else [{}]
+
+
+def _item(found: dict[str, Any]) -> ErrorItem:
+    """The framework calls the whole body "data"; a missing field is named in the text alone."""
+    message = str(found.get("message", ""))
+    missing = _MISSING.search(message)
+    if missing:
+        return ErrorItem("missing", ["body", missing[1]], "is required")
+    key = str(found.get("key", "data"))
+    path = [] if key == "data" else key.split(".")
+    return ErrorItem("type_error", ["body", *path], message if "Expected" in message else "must be a JSON object")

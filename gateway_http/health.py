@@ -1,0 +1,73 @@
+"""What the gateway knows of the services behind it, kept up to date in the background: reading it never waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+POLL_SECONDS = 0.5
+CHECK_TIMEOUT_SECONDS = 1.0
+# The name under which the LLM gateway publishes its Redis connection in its health service.
+REDIS = "redis"
+
+
+class HealthMonitor:
+    """Polls the health services of the router and the LLM gateway."""
+
+    def __init__(self, router_channel: grpc.aio.Channel, llm_channel: grpc.aio.Channel) -> None:
+        self._router_stub = health_pb2_grpc.HealthStub(router_channel)
+        self._llm_stub = health_pb2_grpc.HealthStub(llm_channel)
+        self.router = False
+        self.llm_gateway = False
+        self.redis_enabled = False
+        self.redis_connected = False
+
+    @property
+    def pipeline_ready(self) -> bool:
+        return self.router and self.llm_gateway
+
+    @property
+    def healthy(self) -> bool:
+        return self.pipeline_ready and (self.redis_connected or not self.redis_enabled)
+
+    async def poll(self) -> None:
+        """One look at everything, at most CHECK_TIMEOUT_SECONDS long."""
+        router, llm, redis = await asyncio.gather(
+            _check(self._router_stub, ""), _check(self._llm_stub, ""), _check(self._llm_stub, REDIS)
+        )
+        self.router = router is True
+        self.llm_gateway = llm is True
+        self.redis_connected = redis is True
+        if self.llm_gateway:
+            self.redis_enabled = redis is not None
+
+    @asynccontextmanager
+    async def polling(self) -> AsyncIterator[None]:
+        """Look once, then keep looking until the block ends."""
+        await self.poll()
+        task = asyncio.create_task(self._keep_polling())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _keep_polling(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            await self.poll()
+
+
+async def _check(stub: health_pb2_grpc.HealthStub, service: str) -> bool | None:
+    """Whether it serves; None where the peer answers that it has no such service."""
+    try:
+        request = health_pb2.HealthCheckRequest(service=service)
+        response = await stub.Check(request, timeout=CHECK_TIMEOUT_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        return None if error.code() is grpc.StatusCode.NOT_FOUND else False
+    return bool(response.status == health_pb2.HealthCheckResponse.SERVING)

@@ -1,0 +1,70 @@
+"""Runs the HTTP interface on uvicorn, in the event loop of whoever calls."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc.aio
+import uvicorn
+
+from chassis.settings import Bind, stop
+from gateway_http.app import build_app
+from gateway_http.health import HealthMonitor
+from gateway_http.router_client import RouterClient
+from gateway_http.settings import HttpSettings
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers: ION's own decide when to stop."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(bind: Bind, variable: str) -> socket.socket:
+    """A listening socket, or the end of the process with one line."""
+    family = socket.AF_INET6 if ":" in bind.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((bind.host, bind.port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        stop(f"{variable}={bind}: cannot listen there: {(error.strerror or 'bad address').lower()}")
+    return listener
+
+
+async def serve(
+    settings: HttpSettings,
+    listener: socket.socket,
+    router_channel: grpc.aio.Channel,
+    llm_channel: grpc.aio.Channel,
+    stopping: asyncio.Event,
+) -> None:
+    """Serve until `stopping`, then report not ready, wait for load balancers to notice, and let requests end."""
+    monitor = HealthMonitor(router_channel, llm_channel)
+    app, state = build_app(settings, RouterClient(router_channel), monitor)
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
+    )
+    server = _Server(config)
+    async with monitor.polling():
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await asyncio.wait([serving, asyncio.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED)
+        state.draining = True
+        await asyncio.sleep(settings.drain_seconds)
+        server.should_exit = True
+        await serving

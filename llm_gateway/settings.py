@@ -1,0 +1,94 @@
+"""Settings of the LLM gateway."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode
+
+from chassis.settings import Bind, BindSetting, ListSetting, Settings, parse_bind
+
+LOCATIONS = ("us-central1", "us-west1", "europe-west1")
+
+
+def parse_endpoints(value: object) -> object:
+    """`location=host:port,...` as a mapping. Raises ValueError saying what is allowed."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+    if not all(location.strip() and equals for location, equals, _ in pairs):
+        raise ValueError("must be location=host:port, more than one separated by commas")
+    return {location.strip(): str(parse_bind(endpoint.strip())) for location, _, endpoint in pairs}
+
+
+class LlmSettings(Settings):
+    llm_bind: BindSetting = Field(
+        Bind("127.0.0.1", 50052), validation_alias="ION_LLM_BIND", description="host:port of the LLM gateway's gRPC"
+    )
+    backend: Literal["vertex", "offline"] | None = Field(
+        None,
+        validation_alias="ION_LLM_BACKEND",
+        description="vertex or offline; unset: vertex where GOOGLE_CLOUD_PROJECT is set",
+    )
+    project: str | None = Field(
+        None, validation_alias="GOOGLE_CLOUD_PROJECT", description="Google Cloud project that pays for Vertex AI"
+    )
+    model: str = Field(
+        "gemini-3.5-flash", min_length=1, validation_alias="ION_VERTEX_MODEL", description="Vertex model id"
+    )
+    locations: Annotated[ListSetting, Field(min_length=1)] = Field(
+        LOCATIONS, validation_alias="ION_VERTEX_LOCATIONS", description="Vertex locations, preferred ones first"
+    )
+    endpoints: Annotated[dict[str, str], NoDecode, BeforeValidator(parse_endpoints)] = Field(
+        {},
+        validation_alias="ION_VERTEX_ENDPOINTS",
+        description="location=host:port,... in place of Google's endpoints, for emulators and private endpoints",
+    )
+    insecure: bool = Field(
+        False,
+        validation_alias="ION_VERTEX_INSECURE",
+        description="1: plain-text gRPC and no Google credentials, for emulators only",
+    )
+    redis_url: SecretStr | None = Field(
+        None,
+        validation_alias="REDIS_URL",
+        description="redis://, rediss:// or redis+cluster://host:port[,host:port]; unset: in-process cache only",
+    )
+    cache_ttl_seconds: int = Field(
+        1800, ge=1, le=30 * 86400, validation_alias="ION_CACHE_TTL_SECONDS", description="seconds a reply is kept"
+    )
+    cache_max_entries: int = Field(
+        1000,
+        ge=0,
+        le=1_000_000,
+        validation_alias="ION_CACHE_MAX_ENTRIES",
+        description="replies kept in this process; 0: none",
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        schemes = ("redis://", "rediss://", "redis+cluster://")
+        if value is not None and not value.get_secret_value().startswith(schemes):
+            raise ValueError(f"must start with {', '.join(schemes)}")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> LlmSettings:
+        if self.backend_name == "vertex" and not self.insecure and not self.project:
+            raise ValueError("GOOGLE_CLOUD_PROJECT is not set: must be a project id where ION_LLM_BACKEND=vertex")
+        if self.backend_name == "vertex" and self.insecure and not self.endpoints:
+            raise ValueError("ION_VERTEX_ENDPOINTS is not set: must be location=host:port where ION_VERTEX_INSECURE=1")
+        return self
+
+    @property
+    def backend_name(self) -> Literal["vertex", "offline"]:
+        return self.backend or ("vertex" if self.project else "offline")
+
+    @property
+    def usable_locations(self) -> tuple[str, ...]:
+        """Without encryption only the overridden endpoints: nothing goes to Google in plain text."""
+        if not self.insecure:
+            return self.locations
+        return tuple(location for location in self.locations if location in self.endpoints) or tuple(self.endpoints)

@@ -1,0 +1,76 @@
+"""Router and LLM gateway in this process, joined by in-process channels: the same servicers, no sockets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc.aio
+from grpc_health.v1 import health as health_service
+from grpc_health.v1 import health_pb2_grpc
+
+from chassis.local_channel import LocalServer
+from chassis.server import SERVING, CallGuard, Hosted, add_health_and_reflection, add_port, drain, new_server
+from chassis.settings import Bind, Settings
+from llm_gateway.assembly import open_llm_gateway
+from llm_gateway.settings import LlmSettings
+from router_service.assembly import build as build_router
+from router_service.settings import RouterSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One service of the pipeline, with its health."""
+
+    hosted: Hosted
+    health: health_service.aio.HealthServicer
+    server: LocalServer
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        return self.server.channel()
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Both services, ready."""
+
+    router: Part
+    llm: Part
+
+
+@asynccontextmanager
+async def open_pipeline(router_settings: RouterSettings, llm_settings: LlmSettings) -> AsyncIterator[Pipeline]:
+    """Both services until the block ends; calls in flight then get `grace_seconds`."""
+    llm_health = health_service.aio.HealthServicer()
+    async with open_llm_gateway(llm_settings, llm_health) as hosted_llm:
+        llm = await _host(hosted_llm, llm_health)
+        router = await _host(build_router(router_settings, llm.channel), health_service.aio.HealthServicer())
+        try:
+            yield Pipeline(router, llm)
+        finally:
+            await router.server.stop(router_settings.grace_seconds)
+            await llm.server.stop(llm_settings.grace_seconds)
+
+
+async def _host(hosted: Hosted, health: health_service.aio.HealthServicer) -> Part:
+    server = LocalServer([CallGuard()])
+    hosted.add_to(server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    await health.set(hosted.name, SERVING)
+    return Part(hosted, health, server)
+
+
+@asynccontextmanager
+async def listening(part: Part, bind: Bind, variable: str, settings: Settings) -> AsyncIterator[Bind]:
+    """The part on a gRPC port as well, for clients outside; yields where."""
+    server = new_server()
+    part.hosted.add_to(server)
+    add_health_and_reflection(server, part.health, part.hosted.name)
+    port = add_port(server, bind, variable)
+    await server.start()
+    try:
+        yield Bind(bind.host, port)
+    finally:
+        await drain(server, part.health, settings)
