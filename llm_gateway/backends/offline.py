@@ -1,0 +1,81 @@
+"""Replies without a model: deterministic, in the persona's voice, and marked as what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import textwrap
+import tomllib
+from importlib import resources
+from typing import Final
+
+from llm_gateway.generation import FinishReason, GenerationRequest, Prompt, Reply, Usage
+
+MODEL: Final = "offline"
+LOCATION: Final = "local"
+_NEUTRAL: Final = "neutral"
+_TOPIC_CHARACTERS: Final = 40
+Parts = list[list[str]]
+
+
+class OfflineBackend:
+    """See Backend. Equal requests get equal replies, everywhere and in every version of Python; it never fails.
+
+    `max_output_tokens` and the other parameters are ignored: they tune a model, and there is none. A reply has
+    well under 200 tokens.
+    """
+
+    default_model = MODEL
+    locations = (LOCATION,)
+
+    def __init__(self) -> None:
+        phrases = tomllib.loads(resources.files(__package__).joinpath("voices.toml").read_text("utf-8"))
+        self._voices: dict[str, dict[str, Parts]] = phrases["voices"]
+        self._marks: dict[str, str] = phrases["mark"]
+        self._topics: dict[str, str] = phrases["topic"]
+
+    async def generate(self, request: GenerationRequest, *, location: str, timeout_seconds: float) -> Reply:
+        text = self._compose(request)
+        usage = Usage(input_tokens=estimate_prompt_tokens(request.prompt), output_tokens=estimate_tokens(text))
+        return Reply(text, MODEL, LOCATION, FinishReason.STOP, usage, offline=True)
+
+    async def count_tokens(self, model: str, prompt: Prompt, *, location: str, timeout_seconds: float) -> int:
+        """An estimate from the number of characters: see `estimate_tokens`."""
+        return estimate_prompt_tokens(prompt)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def _compose(self, request: GenerationRequest) -> str:
+        language = "ko" if request.language.partition("-")[0].lower() == "ko" else "en"
+        voice = self._voices.get(request.persona.lower(), self._voices[_NEUTRAL])[language]
+        topic = topic_of(request.prompt.turns[-1].text) or self._topics[language]
+        seed = _seed(request.persona, request.prompt)
+        lines = [phrases[byte % len(phrases)] for phrases, byte in zip(voice, seed, strict=False)]
+        # replace, not format: braces in the user's text are text.
+        return "\n".join([*lines, "", self._marks[language]]).replace("{topic}", topic)
+
+
+def topic_of(message: str) -> str:
+    """A short piece of the message on one line, cut between words where it can be; empty where it has no words."""
+    text = " ".join(message.split())
+    if not re.search(r"\w", text):
+        return ""
+    shortened = textwrap.shorten(text, _TOPIC_CHARACTERS, placeholder="…")
+    # A first word longer than that (a text without spaces) leaves the placeholder alone.
+    return shortened.rstrip(".!?,;: ") if shortened != "…" else text[: _TOPIC_CHARACTERS - 1] + "…"
+
+
+def estimate_prompt_tokens(prompt: Prompt) -> int:
+    return estimate_tokens(prompt.system_instruction) + sum(estimate_tokens(turn.text) for turn in prompt.turns)
+
+
+def estimate_tokens(text: str) -> int:
+    """A token for each 4 ASCII characters and each 2 others (Korean), rounded up: what Gemini comes to, roughly."""
+    ascii_characters = sum(character.isascii() for character in text)
+    return -(-ascii_characters // 4) - (-(len(text) - ascii_characters) // 2)
+
+
+def _seed(persona: str, prompt: Prompt) -> bytes:
+    said = "\0".join([persona, *(turn.text for turn in prompt.turns)])
+    return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).digest()
