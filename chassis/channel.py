@@ -1,11 +1,21 @@
-"""Outgoing gRPC channels."""
+"""Outgoing gRPC: channels, and the one way to call over them."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable
+from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
+from opentelemetry.trace import SpanKind
+
+from chassis import telemetry
+from chassis.deadline import Deadline
+from chassis.errors import DeadlineExceeded, from_rpc
+from ion.error.v1.reason_pb2 import Reason
 
 MAX_MESSAGE_BYTES = 4 << 20
 # No shorter than the least interval that ION's servers accept (see server.py).
@@ -44,3 +54,31 @@ def open_channel(target: str) -> grpc.aio.Channel:
         ("grpc.max_reconnect_backoff_ms", 2_000),
     ]
     return grpc.aio.insecure_channel(target, options=options)
+
+
+async def invoke(
+    method: Callable[..., Any],
+    name: str,
+    request: Message,
+    deadline: Deadline,
+    *,
+    unreachable: Reason.ValueType,
+    wait_for_ready: bool = False,
+) -> Any:
+    """One unary call within the deadline, its ids and trace context carried on. `name` is the full method name.
+
+    Raises IonError: a peer that nobody answers for is `unreachable`. Cancelling it cancels the call below.
+    """
+    remaining = deadline.remaining_seconds()
+    if remaining <= 0:
+        raise DeadlineExceeded
+    with telemetry.span(name, SpanKind.CLIENT):
+        metadata = telemetry.outgoing_metadata()
+        call = method(request, timeout=remaining, metadata=metadata, wait_for_ready=wait_for_ready)
+        try:
+            return await call
+        except asyncio.CancelledError:
+            call.cancel()  # an abandoned call may never be cancelled by grpc itself
+            raise
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, unreachable=unreachable) from error

@@ -2,54 +2,54 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc.aio
 from google.protobuf.message import Message
-from opentelemetry.trace import SpanKind
 
-from chassis import telemetry
+from chassis.channel import invoke
 from chassis.deadline import Deadline
-from chassis.errors import DeadlineExceeded, from_rpc
 from ion.error.v1.reason_pb2 import Reason
 from ion.router.v1 import router_pb2, router_pb2_grpc
 
-R = TypeVar("R", bound=Message)
 _SERVICE = "ion.router.v1.PersonaRouterService"
 
 
 class RouterClient:
-    """Every method raises IonError; cancelling one cancels the call below."""
+    """Every method raises IonError; cancelling one cancels the call below. With `wait_for_ready` a router that is
+    still starting is waited for, within the deadline."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub: Any = router_pb2_grpc.PersonaRouterServiceStub(channel)
+    def __init__(self, channel: grpc.aio.Channel, *, wait_for_ready: bool = False) -> None:
+        self._stub = router_pb2_grpc.PersonaRouterServiceStub(channel)
+        self._wait_for_ready = wait_for_ready
 
     async def chat(self, request: router_pb2.ChatRequest, deadline: Deadline) -> router_pb2.ChatResponse:
-        return await _call(self._stub.Chat, "Chat", request, router_pb2.ChatResponse, deadline)
+        answer: router_pb2.ChatResponse = await self._call("Chat", request, deadline)
+        return answer
 
     async def route(self, request: router_pb2.RouteRequest, deadline: Deadline) -> router_pb2.RouteResponse:
-        return await _call(self._stub.Route, "Route", request, router_pb2.RouteResponse, deadline)
+        choice: router_pb2.RouteResponse = await self._call("Route", request, deadline)
+        return choice
+
+    async def batch_route(
+        self, requests: list[router_pb2.RouteRequest], deadline: Deadline
+    ) -> router_pb2.BatchRouteResponse:
+        batch = router_pb2.BatchRouteRequest(requests=requests)
+        choices: router_pb2.BatchRouteResponse = await self._call("BatchRoute", batch, deadline)
+        return choices
 
     async def list_personas(self, deadline: Deadline) -> router_pb2.ListPersonasResponse:
-        request = router_pb2.ListPersonasRequest()
-        return await _call(self._stub.ListPersonas, "ListPersonas", request, router_pb2.ListPersonasResponse, deadline)
+        listed: router_pb2.ListPersonasResponse = await self._call(
+            "ListPersonas", router_pb2.ListPersonasRequest(), deadline
+        )
+        return listed
 
-
-async def _call(
-    method: Callable[..., Any], name: str, request: Message, _response_type: type[R], deadline: Deadline
-) -> R:
-    remaining = deadline.remaining_seconds()
-    if remaining <= 0:
-        raise DeadlineExceeded
-    with telemetry.span(f"{_SERVICE}/{name}", SpanKind.CLIENT):
-        call = method(request, timeout=remaining, metadata=telemetry.outgoing_metadata())
-        try:
-            response: R = await call
-        except asyncio.CancelledError:
-            call.cancel()
-            raise
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, unreachable=Reason.REASON_ROUTER_UNAVAILABLE) from error
-    return response
+    async def _call(self, method: str, request: Message, deadline: Deadline) -> Any:
+        return await invoke(
+            getattr(self._stub, method),
+            f"{_SERVICE}/{method}",
+            request,
+            deadline,
+            unreachable=Reason.REASON_ROUTER_UNAVAILABLE,
+            wait_for_ready=self._wait_for_ready,
+        )

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import grpc.aio
-from opentelemetry.trace import SpanKind
 
-from chassis import telemetry
+from chassis.channel import invoke
 from chassis.deadline import Deadline
-from chassis.errors import DeadlineExceeded, from_rpc
 from ion.error.v1.reason_pb2 import Reason
 from ion.llm.v1 import llm_pb2, llm_pb2_grpc
 from router_service.personas import Persona
 
-_METHOD = "ion.llm.v1.LlmGatewayService/Generate"
+_GENERATE = "ion.llm.v1.LlmGatewayService/Generate"
 
 
 class LlmClient:
@@ -25,19 +21,11 @@ class LlmClient:
 
     async def generate(self, request: llm_pb2.GenerateRequest, deadline: Deadline) -> llm_pb2.GenerateResponse:
         """One reply. Raises IonError; cancelling it cancels the call below."""
-        remaining = deadline.remaining_seconds()
-        if remaining <= 0:
-            raise DeadlineExceeded
-        with telemetry.span(_METHOD, SpanKind.CLIENT):
-            call = self._stub.Generate(request, timeout=remaining, metadata=telemetry.outgoing_metadata())
-            try:
-                response: llm_pb2.GenerateResponse = await call
-            except asyncio.CancelledError:
-                call.cancel()
-                raise
-            except grpc.aio.AioRpcError as error:
-                raise from_rpc(error, unreachable=Reason.REASON_LLM_GATEWAY_UNAVAILABLE) from error
-        return response
+        unreachable = Reason.REASON_LLM_GATEWAY_UNAVAILABLE
+        reply: llm_pb2.GenerateResponse = await invoke(
+            self._stub.Generate, _GENERATE, request, deadline, unreachable=unreachable
+        )
+        return reply
 
 
 def generation_request(persona: Persona, instructions: str, message: str, language: str) -> llm_pb2.GenerateRequest:
