@@ -94,7 +94,7 @@ def describe(settings_type: type[Settings], error: ValidationError) -> list[str]
 
 
 def _describe_one(settings_type: type[Settings], item: dict[str, Any]) -> str:
-    allowed = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    allowed = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     if not item["loc"]:
         return allowed  # about settings that do not go together: the text names them
     variable = str(item["loc"][0])
