@@ -9,7 +9,7 @@ import uvloop
 from chassis import telemetry
 from chassis.channel import open_channel
 from chassis.server import stop_signal
-from chassis.settings import load
+from chassis.settings import Bind, load
 from gateway_http.server import listen, serve
 from gateway_http.settings import HttpSettings
 
@@ -23,7 +23,8 @@ def main() -> None:
 async def _serve(settings: HttpSettings) -> None:
     stopping = stop_signal()
     listener = listen(settings.bind, settings.bind_variable)
-    logging.getLogger(__name__).info("gateway_http serves HTTP", extra={"bind": str(settings.bind)})
+    bound = Bind(settings.bind.host, listener.getsockname()[1])
+    logging.getLogger("gateway_http").info("gateway_http serves HTTP", extra={"bind": str(bound)})
     async with open_channel(settings.router_target) as router, open_channel(settings.llm_target) as llm:
         await serve(settings, listener, router, llm, stopping)
 

