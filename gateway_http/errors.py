@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 CLIENT_CLOSED_REQUEST: Final = 499
 _MISSING: Final = re.compile(r"missing required field `([^`]+)`")
+# The framework names a header's parameter, not the header.
+_HEADERS: Final = {"timeout_seconds": "X-Request-Timeout"}
 _STATUS: Final[dict[grpc.StatusCode, int]] = {
     grpc.StatusCode.INVALID_ARGUMENT: HTTPStatus.UNPROCESSABLE_ENTITY,
     grpc.StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
@@ -88,5 +90,7 @@ def _item(found: dict[str, Any]) -> ErrorItem:
     if missing:
         return ErrorItem("missing", ["body", missing[1]], "is required")
     key = str(found.get("key", "data"))
+    if found.get("source") == "header":
+        return ErrorItem("type_error", ["header", _HEADERS.get(key, key)], message)
     path = [] if key == "data" else key.split(".")
     return ErrorItem("type_error", ["body", *path], message if "Expected" in message else "must be a JSON object")

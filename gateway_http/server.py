@@ -57,6 +57,7 @@ async def serve(
         lifespan="off",
         access_log=False,
         log_config=None,
+        log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
     )

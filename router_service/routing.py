@@ -99,9 +99,10 @@ def choose_all(batch: Sequence[Signals], table: PersonaTable, *, pinned: str = "
     scores = WEIGHTS @ affinities  # (messages, personas)
     parts = affinities * WEIGHTS[:, np.newaxis]
     tie_breakers = TIE_BREAK * (_shares(batch) @ table.fields)
+    columns = (matrix.round(_SAME).tolist() for matrix in (scores, parts, tie_breakers))
     return [
-        _decide(signals, _scores(table.names, *columns), pinned)
-        for signals, *columns in zip(batch, scores.tolist(), parts.tolist(), tie_breakers.tolist(), strict=True)
+        _decide(signals, _scores(table.names, *values), pinned)
+        for signals, *values in zip(batch, *columns, strict=True)
     ]
 
 
@@ -118,7 +119,7 @@ def _scores(
     names: tuple[str, ...], scores: list[float], parts: list[list[float]], tie_breakers: list[float]
 ) -> tuple[PersonaScore, ...]:
     return tuple(
-        PersonaScore(name, min(1.0, round(score, _SAME)), tone, pace, intent, tie_breaker)
+        PersonaScore(name, min(1.0, score), tone, pace, intent, tie_breaker)
         for name, score, tone, pace, intent, tie_breaker in zip(names, scores, *parts, tie_breakers, strict=True)
     )
 

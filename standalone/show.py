@@ -100,11 +100,13 @@ def settings(loaded: Sequence[Settings], *, as_json: bool) -> None:
         for row in rows:
             as_json_line(row)
         return
-    table = Table()
-    for column in ("variable", "value", "default", "meaning"):
-        table.add_column(column, overflow="fold")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("variable", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("meaning")
     for row in rows:
-        table.add_row(*(escape(str(row[name])) for name in ("variable", "value", "default", "meaning")))
+        value = row["value"] if row["value"] == row["default"] else f"{row['value']}  (default {row['default']})"
+        table.add_row(row["variable"], escape(value), escape(row["meaning"]))
     out.print(table)
     out.print("OTEL_* variables have their standard meanings.", style="dim")
 
