@@ -1,7 +1,8 @@
 """Gemini models on Vertex AI, over gRPC.
 
-The generated client is not on the path of a call: its proto-plus objects and wrappers cost about 100 µs each time. Its
-message types, paths and metadata are used as they are. Importing this module takes most of a second and about 100 MB.
+The generated client is not on the path of a call: making and reading its proto-plus objects costs 73 µs, plain
+protobuf 10 µs (measured). Its message types, paths and metadata are used as they are. Importing this module takes
+0.5 s (3 s where Python may not keep its bytecode) and about 100 MB.
 """
 
 from __future__ import annotations
@@ -191,6 +192,7 @@ class VertexBackend:
         try:
             return await call
         except asyncio.CancelledError:
+            # Not left to grpc: it cancels an awaited call by itself, but no longer one that is let go of.
             call.cancel()
             raise
         except grpc.aio.AioRpcError as error:

@@ -3,6 +3,7 @@
     async with FakeVertex(location="us-central1") as vertex:      # vertex.endpoint == "127.0.0.1:PORT"
         vertex.answer("text")                    # or a function of the raw GenerateContentRequest
         vertex.think("a thought")                # a thought part before the text
+        vertex.name_model("gemini-3.5-flash-001")   # model_version of the answers; the model asked for unless told
         vertex.usage(cached_tokens=5, thinking_tokens=7)   # input_tokens, output_tokens: estimated where not given
         vertex.delay(0.1)                        # seconds before every answer or failure
         vertex.fail(grpc.StatusCode.UNAVAILABLE, times=2, retry_after_seconds=1.5)
@@ -14,7 +15,7 @@
         vertex.reset()                           # back to the default answer; forgets the calls
         await vertex.wait_for_calls(2)           # until two calls have come in; returns them
         await vertex.wait_for_outcome("cancelled", count=1)   # until one has ended so; returns those
-        vertex.calls[0].request, .metadata, .method, .time_remaining_seconds, .outcome
+        vertex.calls[0].request, .metadata, .method, .time_remaining_seconds (rounded up to ms), .outcome
         await vertex.stop(); await vertex.start()   # an outage; it comes back on the same port
 
 Behaviours (fail, hang, finish, block_*, empty, cut_off) take `times`: None means until `reset`. They are used in the

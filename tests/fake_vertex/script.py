@@ -61,6 +61,7 @@ class Script:
 
     _text: str | Callable[[Any], str] = messages.default_answer
     _thought: str = ""
+    _model_version: str | None = None
     _counts: Counts = field(default_factory=Counts)
     _delay_seconds: float = 0.0
     _planned: list[_Planned] = field(default_factory=list)
@@ -71,6 +72,10 @@ class Script:
 
     def think(self, thought: str) -> None:
         self._thought = thought
+
+    def name_model(self, model_version: str) -> None:
+        """What the answers say made them; the model asked for, unless told."""
+        self._model_version = model_version
 
     def usage(
         self,
@@ -128,7 +133,8 @@ class Script:
     def reset(self) -> None:
         self.release()
         self._planned.clear()
-        self._text, self._thought, self._counts, self._delay_seconds = messages.default_answer, "", Counts(), 0.0
+        self._text, self._thought, self._model_version = messages.default_answer, "", None
+        self._counts, self._delay_seconds = Counts(), 0.0
 
     def next_behaviour(self) -> Behaviour:
         if not self._planned:
@@ -144,13 +150,16 @@ class Script:
         if isinstance(behaviour, Nothing):
             return messages.respond_nothing(request, blocked_reason=behaviour.blocked_reason, counts=self._counts)
         text = self._text if isinstance(self._text, str) else self._text(request)
-        return messages.respond(
+        response = messages.respond(
             request,
             text[: behaviour.after_characters],
             thought=self._thought,
             counts=self._counts,
             finish_reason=behaviour.reason,
         )
+        if self._model_version is not None:
+            response.model_version = self._model_version
+        return response
 
     async def wait_before_answer(self) -> None:
         if self._delay_seconds:
