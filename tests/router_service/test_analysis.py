@@ -84,6 +84,13 @@ def test_a_longer_cue_takes_back_a_shorter_one():
     assert tone("no rush, it is not urgent") == "calm"
     assert tone("급하지 않아요") == "calm"
     assert tone("똑같이 나왔습니다") == "calm"
+    assert tone("지금 갑니다") == "urgent"
+    assert tone("지금까지 옵니다") == "calm"
+
+
+def test_measured_values_lean_to_analytical():
+    assert tone("red 12%, blue 9%") == "analytical"
+    assert tone("red 12, blue 9") == "calm"
 
 
 def test_english_cues_are_whole_words_and_stems_are_beginnings():
