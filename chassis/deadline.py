@@ -36,6 +36,9 @@ class Deadline:
         """The deadline for the next hop: a tenth earlier, at most 100 ms, so that its failure can still be answered."""
         return Deadline(self._at - min(MAX_MARGIN_SECONDS, MARGIN_SHARE * self.remaining_seconds()))
 
+    def copy(self) -> Deadline:
+        return Deadline(self._at)
+
     def extend_to(self, other: Deadline) -> None:
         """Move to `other` where that is later: a shared call lives as long as its most patient caller."""
         self._at = max(self._at, other._at)
