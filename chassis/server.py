@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -137,12 +138,23 @@ def new_server() -> grpc.aio.Server:
     return grpc.aio.server(interceptors=[CallGuard()], options=options)
 
 
+def listen(bind: Bind, variable: str) -> socket.socket:
+    """A listening socket, or the end of the process with one line."""
+    listener = socket.socket(socket.AF_INET6 if ":" in bind.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((bind.host, bind.port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        stop(f"{variable}={bind}: cannot listen there: {(error.strerror or 'bad address').lower()}")
+    return listener
+
+
 def add_port(server: grpc.aio.Server, bind: Bind, variable: str) -> int:
     """Listen; the port, which the system chose where `bind.port` is 0. Ends the process where it is not to be had."""
-    try:
-        return int(server.add_insecure_port(str(bind)))
-    except RuntimeError:
-        stop(f"{variable}={bind}: cannot listen there; another process has the port, or the address is not local")
+    listen(bind, variable).close()  # gRPC's own refusal says neither which setting nor why
+    return int(server.add_insecure_port(str(bind)))
 
 
 def add_health_and_reflection(server: grpc.aio.Server, health: health_service.aio.HealthServicer, *names: str) -> None:

@@ -8,9 +8,9 @@ import uvloop
 
 from chassis import telemetry
 from chassis.channel import open_channel
-from chassis.server import stop_signal
+from chassis.server import listen, stop_signal
 from chassis.settings import Bind, load
-from gateway_http.server import listen, serve
+from gateway_http.server import serve
 from gateway_http.settings import HttpSettings
 
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 import grpc.aio
 import uvicorn
 
-from chassis.settings import Bind, stop
 from gateway_http.app import build_app
 from gateway_http.health import HealthMonitor
 from gateway_http.router_client import RouterClient
@@ -23,20 +22,6 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def listen(bind: Bind, variable: str) -> socket.socket:
-    """A listening socket, or the end of the process with one line."""
-    family = socket.AF_INET6 if ":" in bind.host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((bind.host, bind.port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        stop(f"{variable}={bind}: cannot listen there: {(error.strerror or 'bad address').lower()}")
-    return listener
 
 
 async def serve(

@@ -14,8 +14,8 @@ from router_service.personas import PersonaTable
 
 # Tone, pace, intent.
 WEIGHTS: Final = np.array([0.5, 0.3, 0.2])
-# Just above one step of 0.1 in a tone affinity: the subject decides between neighbours and never against a clear tone.
-TIE_BREAK: Final = 0.06
+# One step of 0.2 in a tone affinity: the subject decides between neighbours and never against a clear tone.
+TIE_BREAK: Final = 0.1
 
 _TONE_ROW: Final = {tone: row for row, tone in enumerate(TONES)}
 _PACE_ROW: Final = {pace: row for row, pace in enumerate(PACES, start=len(TONES))}

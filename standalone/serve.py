@@ -6,9 +6,8 @@ import asyncio
 import sys
 from contextlib import AsyncExitStack
 
-from chassis.server import stop_signal
+from chassis.server import listen, stop_signal
 from chassis.settings import Bind
-from gateway_http.server import listen
 from gateway_http.server import serve as serve_http
 from gateway_http.settings import HttpSettings
 from llm_gateway.settings import LlmSettings

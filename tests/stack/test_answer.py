@@ -73,10 +73,10 @@ async def test_named_persona_answers_whatever_the_message(chain, vertex, unique)
     assert vertex.calls[0].request.labels["persona"] == "elro"
 
 
-async def test_grpc_clients_get_the_same_answer(chain, router_channel, vertex):
+async def test_grpc_clients_get_the_same_answer(router_channel, vertex, unique):
     vertex.answer("the answer")
     stub = router_pb2_grpc.PersonaRouterServiceStub(router_channel)
-    response = await stub.Chat(router_pb2.ChatRequest(message=MESSAGE + " gRPC"), timeout=10)
+    response = await stub.Chat(router_pb2.ChatRequest(message=unique(MESSAGE)), timeout=10)
     assert response.content == "the answer"
     assert response.routing.persona == "Lua"
     assert response.generation.cache == llm_pb2.CACHE_STATUS_MISS

@@ -54,10 +54,11 @@ async def test_invalid_bodies(chain, vertex, body, loc):
     assert not vertex.calls
 
 
-async def test_longest_message_and_white_space_around_it_are_taken(chain, vertex):
-    response = await chain.chat(f"  {LONGEST}\n")
+async def test_longest_message_and_white_space_around_it_are_taken(chain, vertex, unique):
+    longest = unique("가").ljust(1000, "나")
+    response = await chain.chat(f"  {longest}\n")
     assert response.status_code == 200
-    assert vertex.calls[0].request.contents[0].parts[0].text == LONGEST
+    assert vertex.calls[0].request.contents[0].parts[0].text == longest
 
 
 async def test_unknown_members_are_ignored(chain, vertex, unique):

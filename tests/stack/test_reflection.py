@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from google.protobuf import descriptor_pool, json_format, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 
@@ -24,12 +24,21 @@ async def test_services_are_listed(router_channel, llm_channel):
         assert {service, "grpc.health.v1.Health"} <= names
 
 
+def _add_in_order(pool: descriptor_pool.DescriptorPool, files: list[descriptor_pb2.FileDescriptorProto]) -> None:
+    """Each file after those it imports."""
+    added: set[str] = set()
+    while len(added) < len(files):
+        for file in files:
+            if file.name not in added and added.issuperset(file.dependency):
+                pool.Add(file)
+                added.add(file.name)
+
+
 async def test_a_method_is_called_with_what_reflection_tells_alone(router_channel):
     pool = descriptor_pool.DescriptorPool()
     symbol = reflection_pb2.ServerReflectionRequest(file_containing_symbol="ion.router.v1.PersonaRouterService")
     files = (await ask(router_channel, symbol)).file_descriptor_response.file_descriptor_proto
-    for serialised in reversed(files):
-        pool.AddSerializedFile(serialised)
+    _add_in_order(pool, [descriptor_pb2.FileDescriptorProto.FromString(serialised) for serialised in files])
     method = pool.FindServiceByName("ion.router.v1.PersonaRouterService").methods_by_name["Route"]
     request_type = message_factory.GetMessageClass(method.input_type)
     response_type = message_factory.GetMessageClass(method.output_type)

@@ -73,7 +73,7 @@ class PersonaScore(_message.Message):
     intent: _builtins.float
     """What the intent contributed, 0 to 0.2."""
     tie_breaker: _builtins.float
-    """Added for the comparison alone, 0 to 0.06, where the message is about what the persona is strong in. It decides
+    """Added for the comparison alone, 0 to 0.1, where the message is about what the persona is strong in. It decides
     near-ties and is not part of `score`.
     """
     def __init__(
