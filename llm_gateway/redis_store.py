@@ -1,7 +1,7 @@
 """Redis as the cache that replicas share. It is optional and never waited for.
 
 A request waits WAIT_SECONDS at most, and then goes on without. A command unanswered for ANSWER_SECONDS, or an error,
-declares Redis away: from then on no request touches it, until a probe in the background finds that it answers again.
+declares Redis away: from then on no request touches it, until a look in the background finds that it answers again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 WAIT_SECONDS: Final = 0.010
-ANSWER_SECONDS: Final = 0.100
-PROBE_SECONDS: Final = 1.0
-_FIRST_PAUSE_SECONDS: Final = 0.1
-_LONGEST_PAUSE_SECONDS: Final = 2.0
+ANSWER_SECONDS: Final = 0.250
+LOOK_SECONDS: Final = 1.0  # for one look, handshake included, and between looks while connected
+FIRST_PAUSE_SECONDS: Final = 0.1  # between looks while away, doubling
+LONGEST_PAUSE_SECONDS: Final = 2.0
 _FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 _log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ async def _ignore_state(_connected: bool) -> None:
 
 
 class RedisStore:
-    """See the module. `open` it; `on_state` is called with each change of `connected`."""
+    """See the module. `open` it; `on_state` is told at the start and with each change of `connected`."""
 
     enabled = True
 
@@ -78,20 +78,15 @@ class RedisStore:
         self._on_state = on_state
         self._gets: list[tuple[str, asyncio.Future[bytes | None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._probe: asyncio.Task[None] | None = None
-        self.connected = False
+        self.connected = True  # until the first look says otherwise: so that an absence is said
 
     @classmethod
     async def open(cls, url: str, *, on_state: OnState = _ignore_state) -> RedisStore:
         """A store that has looked once whether Redis is there; it may not be."""
         store = cls(_new_client(url), on_state=on_state)
-        try:
-            async with asyncio.timeout(PROBE_SECONDS):
-                await store._client.ping()
-        except _FAILURES as error:
-            await store._lose(error)
-        else:
-            await store._change_state(connected=True)
+        await on_state(store.connected)
+        await store._look()
+        store._start(store._keep_looking())
         return store
 
     async def get(self, key: str) -> bytes | None:
@@ -152,35 +147,37 @@ class RedisStore:
         except _FAILURES as error:
             await self._lose(error)
 
-    async def _lose(self, error: Exception) -> None:
-        """Redis is away: said once, and probed for until it is back."""
-        if self._probe is not None:
-            return
-        self._probe = self._start(self._probe_until_back())
-        _log.warning("Redis is away; replies are cached in this process only", extra={"cause": type(error).__name__})
-        await self._change_state(connected=False)
+    async def _keep_looking(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            await asyncio.sleep(LOOK_SECONDS if self.connected else pause * random.uniform(0.5, 1.0))
+            pause = FIRST_PAUSE_SECONDS if self.connected else min(2 * pause, LONGEST_PAUSE_SECONDS)
+            await self._look()
 
-    async def _probe_until_back(self) -> None:
-        pause = _FIRST_PAUSE_SECONDS
-        while not await self._answers():
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-        self._probe = None
-        _log.info("Redis is connected")
-        await self._change_state(connected=True)
-
-    async def _answers(self) -> bool:
+    async def _look(self) -> None:
         try:
-            async with asyncio.timeout(PROBE_SECONDS):
-                await _drop_connections(self._client)
+            async with asyncio.timeout(LOOK_SECONDS):
+                if not self.connected:
+                    await _drop_connections(self._client)
                 await self._client.ping()
-        except _FAILURES:
-            return False
-        return True
+        except _FAILURES as error:
+            await self._lose(error)
+        else:
+            await self._find()
 
-    async def _change_state(self, *, connected: bool) -> None:
-        self.connected = connected
-        await self._on_state(connected)
+    async def _lose(self, error: Exception) -> None:
+        if self.connected:
+            self.connected = False
+            _log.warning(
+                "Redis is away; replies are cached in this process only", extra={"cause": type(error).__name__}
+            )
+            await self._on_state(False)
+
+    async def _find(self) -> None:
+        if not self.connected:
+            self.connected = True
+            _log.info("Redis is connected again")
+            await self._on_state(True)
 
 
 def _new_client(url: str) -> Any:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 20.0
 STOP_SECONDS = 15.0
 # What a machine may have set for its own use and a chain under test must not see.
-FOREIGN = ("ION_", "OTEL_", "REDIS_URL", "DATABASE_URL", "GOOGLE_CLOUD_PROJECT", "PORT")
+FOREIGN = ("PYTHONDONTWRITEBYTECODE", "ION_", "OTEL_", "REDIS_URL", "DATABASE_URL", "GOOGLE_CLOUD_PROJECT", "PORT")
 
 
 def free_port() -> int:
