@@ -35,7 +35,7 @@ def chat(response: router_pb2.ChatResponse, symbols: dict[str, str], *, as_json:
     routing = response.routing
     symbol = symbols.get(routing.persona, "")
     out.print(f"[bold]{symbol} {routing.persona}[/bold]  [dim]{routing.resonance_key}  {routing.confidence:.2f}[/dim]")
-    out.print(escape(response.content))
+    out.print(escape(response.content), soft_wrap=True)
     _why(routing)
 
 
@@ -52,7 +52,7 @@ def _why(routing: router_pb2.Routing) -> None:
     for score in sorted(routing.scores, key=lambda item: -item.score):
         bar = "█" * round(score.score * 20)
         out.print(f"  [dim]{score.persona:<6}[/dim] [cyan]{bar:<20}[/cyan] {score.score:.2f}")
-    out.print(f"  [dim]{escape(routing.reasoning)}[/dim]")
+    out.print(f"  [dim]{escape(routing.reasoning)}[/dim]", soft_wrap=True)
 
 
 def persona_counts(counts: Counter[str], failed: int) -> None:
