@@ -28,7 +28,7 @@ class HttpSettings(Settings):
         "127.0.0.1:50052",
         min_length=1,
         validation_alias="ION_LLM_TARGET",
-        description="gRPC target of the LLM gateway, asked for its health alone",
+        description="gRPC target of the LLM gateway, such as dns:///llm:50052",
     )
     max_body_bytes: int = Field(
         1 << 20,
