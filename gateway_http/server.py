@@ -41,6 +41,7 @@ async def serve(
         ws="none",
         lifespan="off",
         access_log=False,
+        proxy_headers=False,  # nobody in front is trusted with the client's address
         log_config=None,
         log_level="warning",
         server_header=False,
