@@ -13,7 +13,7 @@ from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded, IonError
 from llm_gateway.backends import Backend
 from llm_gateway.cache import ResponseCache, cache_key
-from llm_gateway.generation import GenerationRequest, Prompt, Reply
+from llm_gateway.generation import GenerationRequest, ModelUnavailable, Prompt, Reply
 
 MAX_ATTEMPTS: Final = 3
 FIRST_PAUSE_SECONDS: Final = 0.05
@@ -178,6 +178,8 @@ class Flight:
                 self._task.cancel()
         if not self._task.done():
             raise DeadlineExceeded
+        if self._task.cancelled():
+            raise ModelUnavailable  # by what is below: those who wait were not cancelled, and need an answer
         outcome = self._task.result()
         if isinstance(outcome, IonError):
             raise outcome.with_traceback(None)  # shared by all who wait: each starts a traceback of its own

@@ -1,7 +1,8 @@
 """Redis as the cache that replicas share. It is optional and never waited for.
 
-A request waits WAIT_SECONDS at most, and then goes on without. A command unanswered for ANSWER_SECONDS, or an error,
-declares Redis away: from then on no request touches it, until a look in the background finds that it answers again.
+A request waits WAIT_SECONDS at most, and then goes on without. Commands unanswered for ANSWER_SECONDS, or a broken
+connection, declare Redis away: from then on no request touches it, until a look in the background finds that it
+answers again. A command that Redis answers with an error is refused, and no more: Redis is still there.
 """
 
 from __future__ import annotations
@@ -9,23 +10,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from itertools import zip_longest
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from redis import exceptions as redis_errors
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError
 
 WAIT_SECONDS: Final = 0.010
 ANSWER_SECONDS: Final = 0.250
 LOOK_SECONDS: Final = 1.0  # for one look, handshake included, and between looks while connected
 FIRST_PAUSE_SECONDS: Final = 0.1  # between looks while away, doubling
 LONGEST_PAUSE_SECONDS: Final = 2.0
-_FAILURES: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
+_CLUSTER_SCHEME: Final = "redis+cluster://"
+_DEFAULT_PORT: Final = 6379
+# What a node of a cluster that is away leaves in the place of an answer.
+_LOST: Final = (redis_errors.ConnectionError, redis_errors.TimeoutError, redis_errors.ClusterError)
 
 _log = logging.getLogger(__name__)
 
@@ -73,79 +78,111 @@ class RedisStore:
 
     enabled = True
 
-    def __init__(self, client: Any, *, on_state: OnState = _ignore_state) -> None:
+    def __init__(self, client: Any, *, wait_seconds: float = WAIT_SECONDS, on_state: OnState = _ignore_state) -> None:
         self._client = client
+        self._wait_seconds = wait_seconds
         self._on_state = on_state
-        self._gets: list[tuple[str, asyncio.Future[bytes | None]]] = []
+        self._queue: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
+        self._queued_gets: dict[str, asyncio.Future[Any]] = {}
+        self._sender: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._said_refused = False
         self.connected = True  # until the first look says otherwise: so that an absence is said
+        self.refusals = 0  # commands that Redis answered with an error
+        self.late = 0  # commands that were not waited for any longer
 
     @classmethod
-    async def open(cls, url: str, *, on_state: OnState = _ignore_state) -> RedisStore:
-        """A store that has looked once whether Redis is there; it may not be."""
-        store = cls(_new_client(url), on_state=on_state)
+    async def open(
+        cls, url: str, *, wait_seconds: float = WAIT_SECONDS, on_state: OnState = _ignore_state
+    ) -> RedisStore:
+        """A store that has looked once whether Redis is there; it may not be. Raises ValueError for a malformed URL."""
+        store = cls(_new_client(url), wait_seconds=wait_seconds, on_state=on_state)
         await on_state(store.connected)
         await store._look()
         store._start(store._keep_looking())
         return store
 
     async def get(self, key: str) -> bytes | None:
-        """As in Store. The GETs of one turn of the event loop travel together."""
+        """As in Store; a value that is not a string counts as none."""
         if not self.connected:
             return None
-        loop = asyncio.get_running_loop()
-        if not self._gets:
-            loop.call_soon(self._flush)
-        answer: asyncio.Future[bytes | None] = loop.create_future()
-        self._gets.append((key, answer))
-        await asyncio.wait((answer,), timeout=WAIT_SECONDS)
-        if answer.done():
-            return answer.result()
-        answer.cancel()
-        return None
+        answer = self._queued_gets.get(key)
+        if answer is None:
+            answer = self._queued_gets[key] = self._enqueue("GET", key)
+        value = await self._in_time(answer)
+        return value if isinstance(value, bytes) else None
 
     async def set(self, key: str, value: bytes, *, ttl_seconds: float) -> None:
         if self.connected:
-            writing = self._start(self._set(key, value, ttl_seconds))
-            await asyncio.wait((writing,), timeout=WAIT_SECONDS)
+            ttl_milliseconds = max(1, round(ttl_seconds * 1000))
+            await self._in_time(self._enqueue("SET", key, value, "PX", ttl_milliseconds))
 
     async def close(self) -> None:
-        for task in list(self._tasks):
+        self.connected = False
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        with suppress(*_FAILURES):
-            await self._client.aclose()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with suppress(Exception):  # nothing is left to be lost
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._client.aclose()
 
-    def _start(self, work: Any) -> asyncio.Task[None]:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _flush(self) -> None:
-        gets, self._gets = self._gets, []
-        self._start(self._get_all(gets))
+    def _enqueue(self, *command: Any) -> asyncio.Future[Any]:
+        """Its answer once it is there, or None where it is lost. The commands of one turn of the event loop, and those
+        that gather while others are under way, travel together: one pipeline at a time, on one connection."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.append((command, answer))
+        if self._sender is None:
+            self._sender = self._start(self._send_queue())
+        return answer
 
-    async def _get_all(self, gets: list[tuple[str, asyncio.Future[bytes | None]]]) -> None:
-        values: list[Any] = []
+    async def _in_time(self, answer: asyncio.Future[Any]) -> Any:
+        await asyncio.wait((answer,), timeout=self._wait_seconds)
+        if answer.done():
+            return answer.result()
+        self.late += 1
+        return None
+
+    async def _send_queue(self) -> None:
         try:
-            pipeline = self._client.pipeline(transaction=False)
-            for key, _ in gets:
-                pipeline.get(key)
-            values = await pipeline.execute(raise_on_error=False)
-        except _FAILURES as error:
-            await self._lose(error)
+            while self._queue:
+                batch, self._queue = self._queue, []
+                self._queued_gets.clear()
+                answers = await self._send([command for command, _ in batch]) if self.connected else []
+                for (_, future), answer in zip_longest(batch, answers):
+                    future.set_result(answer)
         finally:
-            for number, (_, answer) in enumerate(gets):
-                value = values[number] if number < len(values) else None
-                if not answer.done():
-                    answer.set_result(value if isinstance(value, bytes) else None)
+            self._sender = None
 
-    async def _set(self, key: str, value: bytes, ttl_seconds: float) -> None:
+    async def _send(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """The answers in order, errors among them; none where Redis is lost."""
         try:
-            await self._client.set(key, value, px=max(1, round(ttl_seconds * 1000)))
-        except _FAILURES as error:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                pipeline = self._client.pipeline(transaction=False)
+                for command in commands:
+                    pipeline.execute_command(*command)
+                answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        except Exception as error:  # clients raise more than RedisError when a connection breaks
             await self._lose(error)
+            return []
+        for answer in answers:
+            if isinstance(answer, Exception):
+                await self._notice(answer)
+        return answers
+
+    async def _notice(self, error: Exception) -> None:
+        self.refusals += 1
+        if isinstance(error, _LOST):
+            await self._lose(error)
+        elif not self._said_refused:
+            self._said_refused = True
+            _log.warning("Redis refuses commands; not all replies are shared", extra={"cause": type(error).__name__})
 
     async def _keep_looking(self) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -160,7 +197,7 @@ class RedisStore:
                 if not self.connected:
                     await _drop_connections(self._client)
                 await self._client.ping()
-        except _FAILURES as error:
+        except Exception as error:  # whatever it was, the next look may find it gone
             await self._lose(error)
         else:
             await self._find()
@@ -176,6 +213,7 @@ class RedisStore:
     async def _find(self) -> None:
         if not self.connected:
             self.connected = True
+            self._said_refused = False
             _log.info("Redis is connected again")
             await self._on_state(True)
 
@@ -183,19 +221,30 @@ class RedisStore:
 def _new_client(url: str) -> Any:
     """A client that makes one attempt a command: its own retries would hold a request for seconds."""
     options: dict[str, Any] = {
-        "socket_timeout": ANSWER_SECONDS,
-        "socket_connect_timeout": ANSWER_SECONDS,
+        "socket_timeout": None,  # each batch has a bound of its own, which costs less than one for each answer
+        "socket_connect_timeout": LOOK_SECONDS,
         "protocol": 2,  # what every Redis-protocol server speaks; RESP3 brings nothing to GET and SET
     }
-    if not url.startswith("redis+cluster://"):
+    try:
+        if url.startswith(_CLUSTER_SCHEME):
+            return _new_cluster_client(url, options)
         return Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
+    except ValueError:  # its text may hold a part of the password
+        raise ValueError(
+            "REDIS_URL is malformed: must be redis://[user:password@]host[:port][/database], the same with rediss://, "
+            "or redis+cluster://[user:password@]host:port[,host:port]"
+        ) from None
+
+
+def _new_cluster_client(url: str, options: dict[str, Any]) -> Any:
     parts = urlsplit(url)
-    hosts = parts.netloc.rpartition("@")[2].split(",")
-    nodes = [ClusterNode(host, int(port or 6379)) for host, _, port in (item.rpartition(":") for item in hosts)]
+    hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
+    if not all(host.hostname for host in hosts):
+        raise ValueError(url)
     return RedisCluster(
-        startup_nodes=nodes,
-        username=parts.username,
-        password=parts.password,
+        startup_nodes=[ClusterNode(str(host.hostname), host.port or _DEFAULT_PORT) for host in hosts],
+        username=parts.username and unquote(parts.username),
+        password=parts.password and unquote(parts.password),
         retry=Retry(NoBackoff(), 1),  # one: a slot that has moved is found at its new node
         **options,
     )

@@ -76,6 +76,7 @@ class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
     async def CountTokens(
         self, request: llm_pb2.CountTokensRequest, context: grpc.aio.ServicerContext
     ) -> llm_pb2.CountTokensResponse:
+        _check_length(request.model, MAX_NAME_CHARACTERS, "model")
         model = request.model or self._completion.default_model
         total = await self._completion.count_tokens(model, _read_prompt(request.prompt), self._deadline(context))
         return llm_pb2.CountTokensResponse(total_tokens=total, offline=self._offline)
@@ -92,11 +93,10 @@ class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
 
 def read_request(request: llm_pb2.GenerateRequest, default_model: str) -> GenerationRequest:
     """Raises InvalidField for a value out of the bounds that llm.proto states."""
-    _check(len(request.model) <= MAX_NAME_CHARACTERS, "model", f"must have at most {MAX_NAME_CHARACTERS} characters")
-    _check(
-        len(request.persona) <= MAX_NAME_CHARACTERS, "persona", f"must have at most {MAX_NAME_CHARACTERS} characters"
-    )
-    _check(len(request.scope) <= MAX_SCOPE_CHARACTERS, "scope", f"must have at most {MAX_SCOPE_CHARACTERS} characters")
+    _check_length(request.model, MAX_NAME_CHARACTERS, "model")
+    _check_length(request.persona, MAX_NAME_CHARACTERS, "persona")
+    _check_length(request.language, MAX_NAME_CHARACTERS, "language")
+    _check_length(request.scope, MAX_SCOPE_CHARACTERS, "scope")
     return GenerationRequest(
         model=request.model or default_model,
         prompt=_read_prompt(request.prompt),
@@ -119,8 +119,8 @@ def _read_turn(number: int, content: llm_pb2.Content) -> Turn:
     role = _ROLES.get(content.role)
     if role is None:
         raise InvalidField(f"prompt.contents.{number}.role", "must be ROLE_USER or ROLE_MODEL")
-    if not content.text.strip():
-        raise InvalidField(f"prompt.contents.{number}.text", "must not be blank")
+    if not content.text:
+        raise InvalidField(f"prompt.contents.{number}.text", "must not be empty")
     return Turn(role, content.text)
 
 
@@ -147,6 +147,11 @@ def _check_stop_sequences(sequences: Iterable[str]) -> None:
 
 def _within(value: float | None, low: float, high: float) -> bool:
     return value is None or (math.isfinite(value) and low <= value <= high)
+
+
+def _check_length(text: str, most: int, field: str) -> None:
+    if len(text) > most:
+        raise InvalidField(field, f"must have at most {most} characters")
 
 
 def _check(holds: bool, field: str, description: str) -> None:
