@@ -1,0 +1,71 @@
+"""Load by wrk, to this machine alone, and what it cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.chains import ROOT, Chain
+
+SCRIPT = Path(__file__).with_name("post.lua")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one chain."""
+
+    requests_per_second: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+    cpu_ms: dict[str, float]  # a request, by process
+
+    @property
+    def cpu_ms_total(self) -> float:
+        return sum(self.cpu_ms.values())
+
+
+def ensure_wrk() -> None:
+    """wrk from Debian's packages, installed where that is allowed."""
+    if shutil.which("wrk") is None and os.geteuid() == 0:
+        subprocess.run(["apt-get", "install", "--yes", "--quiet", "wrk"], check=False, stdout=subprocess.DEVNULL)
+    if shutil.which("wrk") is None:
+        raise SystemExit("bench: wrk is not installed: apt-get install wrk")
+
+
+def sample_bodies(*, distinct: bool) -> Path:
+    """The sample messages as request bodies, one a line; with `distinct` no two requests are the same."""
+    lines = (ROOT / "samples/messages.jsonl").read_text("utf-8").splitlines()
+    messages = [json.loads(line)["message"].replace("@", "") for line in lines]
+    mark = " @" if distinct else ""
+    bodies = [json.dumps({"message": message + mark}, ensure_ascii=False) for message in messages]
+    path = Path(tempfile.mkdtemp(prefix="ion-bench-")) / "bodies.jsonl"
+    path.write_text("\n".join(bodies) + "\n", "utf-8")
+    return path
+
+
+def run(chain: Chain, bodies: Path, *, connections: int, seconds: float) -> Run:
+    before = chain.cpu_seconds()
+    finished = subprocess.run(
+        ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(SCRIPT), f"{chain.url}/chat"],
+        env=os.environ | {"BENCH_BODIES": str(bodies), "BENCH_SEED": f"{random.getrandbits(48):x}"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=seconds + 60,
+    )
+    after = chain.cpu_seconds()
+    result = json.loads(finished.stdout.strip().splitlines()[-1])
+    return Run(
+        requests_per_second=result["requests"] / result["seconds"],
+        p50_ms=result["p50_ms"],
+        p99_ms=result["p99_ms"],
+        failed=result["failed"],
+        cpu_ms={name: 1000 * (after[name] - before[name]) / result["requests"] for name in before},
+    )

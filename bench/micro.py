@@ -1,0 +1,186 @@
+"""What single steps cost, in microseconds: medians of seven repeats."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvloop
+
+from chassis.deadline import Deadline
+from chassis.local_channel import LocalServer
+from chassis.server import CallGuard, new_server
+from gateway_http.app import build_app
+from gateway_http.router_client import RouterClient
+from gateway_http.settings import HttpSettings
+from ion.llm.v1 import llm_pb2, llm_pb2_grpc
+from ion.router.v1 import router_pb2
+from llm_gateway.backends.offline import OfflineBackend
+from llm_gateway.cache import ResponseCache
+from llm_gateway.completion import Completion
+from llm_gateway.redis_store import NoStore
+from llm_gateway.service import LlmGatewayServicer
+from router_service.analysis import read
+from router_service.llm_client import generation_request
+from router_service.personas import DEFAULT_DIRECTORY, load_personas
+from router_service.prompts import instructions
+from router_service.routing import choose, choose_all, signals_of
+from router_service.service import _answer
+
+ENGLISH = "The nightly build keeps failing on the integration tests and I cannot see what changed since Monday"
+KOREAN = (
+    "어제부터 배포 파이프라인이 자꾸 실패하는데 원인을 모르겠어요. 로그를 봐도 이상한 점이 없고, "
+    "팀원들도 다들 바빠서 물어보기가 어렵네요. 어디부터 보면 좋을까요?"
+)
+REPEATS = 7
+
+
+def measure() -> dict[str, float]:
+    """Microseconds by step."""
+    return _pure() | uvloop.run(_with_loop())
+
+
+def _pure() -> dict[str, float]:
+    table = load_personas(DEFAULT_DIRECTORY)
+    analysis = read(ENGLISH)
+    signals = signals_of(analysis, ENGLISH)
+    batch = [signals] * 100
+
+    def analyse_and_route(message: str) -> Callable[[], object]:
+        return lambda: choose(signals_of(read(message), message), table)
+
+    return {
+        f"read, {len(ENGLISH)} characters English": _time(lambda: read(ENGLISH)),
+        f"read, {len(KOREAN)} characters Korean": _time(lambda: read(KOREAN)),
+        "choose one": _time(lambda: choose(signals, table)),
+        "choose 100 at once, each": _time(lambda: choose_all(batch, table), number=50) / 100,
+        "analysis + routing, English": _time(analyse_and_route(ENGLISH)),
+        "analysis + routing, Korean": _time(analyse_and_route(KOREAN)),
+        "prompt": _time(lambda: instructions(table.personas[0], "calm-medium-inquiry", "en")),
+    }
+
+
+def _time(step: Callable[[], object], number: int = 2000) -> float:
+    def repeat() -> float:
+        started = time.perf_counter()
+        for _ in range(number):
+            step()
+        return 1e6 * (time.perf_counter() - started) / number
+
+    repeat()
+    return statistics.median(repeat() for _ in range(REPEATS))
+
+
+async def _time_async(step: Callable[[], Awaitable[object]], number: int = 1000) -> float:
+    async def repeat() -> float:
+        started = time.perf_counter()
+        for _ in range(number):
+            await step()
+        return 1e6 * (time.perf_counter() - started) / number
+
+    await repeat()
+    return statistics.median([await repeat() for _ in range(REPEATS)])
+
+
+async def _with_loop() -> dict[str, float]:
+    servicer = _servicer()
+    request = _request()
+    results = {"LLM gateway, near-cache hit": await _time_async(lambda: servicer.Generate(request, _NoDeadline()))}
+    results["/chat decoded, validated, encoded"] = await _http()
+    results["unary call, in process"], results["unary call, TCP"] = await _calls(servicer, request)
+    return results
+
+
+def _servicer() -> LlmGatewayServicer:
+    cache = ResponseCache(NoStore(), ttl_seconds=3600, max_entries=100)
+    return LlmGatewayServicer(Completion(OfflineBackend(), cache), offline=True, request_timeout_seconds=30)
+
+
+def _request() -> llm_pb2.GenerateRequest:
+    persona = load_personas(DEFAULT_DIRECTORY).personas[0]
+    return generation_request(persona, instructions(persona, "calm-medium-inquiry", "en"), ENGLISH, "en")
+
+
+class _NoDeadline:
+    def time_remaining(self) -> None:
+        return None
+
+
+async def _calls(servicer: LlmGatewayServicer, request: llm_pb2.GenerateRequest) -> tuple[float, float]:
+    import grpc.aio
+
+    local, remote = LocalServer([CallGuard()]), new_server()
+    for server in (local, remote):
+        llm_pb2_grpc.add_LlmGatewayServiceServicer_to_server(servicer, server)
+    port = remote.add_insecure_port("127.0.0.1:0")
+    await remote.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        here = llm_pb2_grpc.LlmGatewayServiceStub(local.channel())
+        there = llm_pb2_grpc.LlmGatewayServiceStub(channel)
+        in_process = await _time_async(lambda: here.Generate(request, timeout=30))
+        over_tcp = await _time_async(lambda: there.Generate(request, timeout=30))
+    await remote.stop(None)
+    return in_process, over_tcp
+
+
+class _CannedRouter(RouterClient):
+    """Answers at once, so that what remains is the gateway's own work."""
+
+    def __init__(self, answer: router_pb2.ChatResponse) -> None:
+        self._answer = answer
+
+    async def chat(self, request: router_pb2.ChatRequest, deadline: Deadline) -> router_pb2.ChatResponse:
+        return self._answer
+
+
+async def _http() -> float:
+    signals = signals_of(read(ENGLISH), ENGLISH)
+    reply = await _servicer().Generate(_request(), _NoDeadline())
+    answer = _answer(choose(signals, load_personas(DEFAULT_DIRECTORY)), read(ENGLISH), reply)
+    unused: Any = None
+    app, _ = build_app(HttpSettings(), _CannedRouter(answer), unused)
+    body = json.dumps({"message": ENGLISH, "user_id": "u"}).encode()
+    never = asyncio.Event()
+
+    async def exchange() -> None:
+        parts = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def receive() -> Any:
+            part = next(parts, None)
+            if part is None:
+                await never.wait()
+            return part
+
+        async def send(_message: Any) -> None:
+            pass
+
+        scope: Any = _scope(len(body))
+        await app(scope, receive, send)
+
+    return await _time_async(exchange)
+
+
+def _scope(length: int) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/chat",
+        "raw_path": b"/chat",
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "server": ("127.0.0.1", 80),
+        "client": ("127.0.0.1", 1),
+        "state": {},
+        "headers": [
+            (b"host", b"localhost"),
+            (b"content-type", b"application/json"),
+            (b"content-length", str(length).encode()),
+        ],
+    }
