@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GEN ?= protos/gen
+# Starts without bytecode take seconds longer.
+unexport PYTHONDONTWRITEBYTECODE
 UV := UV_NO_CONFIG=1 $(BIN)/uv --quiet
 LOCK := $(BIN)/uv --quiet pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
