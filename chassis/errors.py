@@ -13,6 +13,7 @@ from typing import Final
 import grpc
 import grpc.aio
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -143,8 +144,7 @@ def to_status(error: IonError) -> status_pb2.Status:
 def from_rpc(error: grpc.aio.AioRpcError, *, unreachable: Reason.ValueType) -> IonError:
     """The failure behind a failed call. A status without details that says UNAVAILABLE means that nobody answered:
     it becomes `unreachable`."""
-    status = rpc_status.from_call(_SyncCall(error)) if error.trailing_metadata() else None
-    translated = _from_status(status) if status else None
+    translated = _from_details(error)
     if translated:
         return translated
     if error.code() is _UNAVAILABLE:
@@ -173,6 +173,17 @@ class _SyncCall:
 
     def details(self) -> str:
         return str(self._error.details())
+
+
+def _from_details(error: grpc.aio.AioRpcError) -> IonError | None:
+    """What the status details say; None where there are none, or none of ours."""
+    if not error.trailing_metadata():
+        return None
+    try:
+        status = rpc_status.from_call(_SyncCall(error))
+        return _from_status(status) if status else None
+    except (DecodeError, ValueError):  # not a status, or another one than the call's
+        return None
 
 
 def _from_status(status: status_pb2.Status) -> IonError | None:

@@ -1,0 +1,86 @@
+"""What identifies a request is taken on, carried on and logged."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chassis import telemetry
+
+TRACEPARENT = f"00-{'a' * 32}-{'b' * 16}-01"
+
+
+def test_well_formed_ids_are_taken_on_and_carried():
+    telemetry.enter("my-request.1", TRACEPARENT)
+    assert dict(telemetry.outgoing_metadata()) == {"x-request-id": "my-request.1", "traceparent": TRACEPARENT}
+
+
+@given(st.none() | st.text(), st.none() | st.text())
+def test_whatever_comes_ids_are_well_formed(request_id, traceparent):
+    call = telemetry.enter(request_id, traceparent)
+    assert re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", call.request_id)
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", call.traceparent)
+    assert "0" * 32 not in call.traceparent
+
+
+def test_zero_ids_are_not_taken_on():
+    zero = f"00-{'0' * 32}-{'b' * 16}-01"
+    assert telemetry.enter(None, zero).traceparent != zero
+
+
+def run(program: str, **env: str) -> list[str]:
+    """The lines that a process of its own writes to standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stderr.splitlines()
+
+
+def test_log_lines_are_json_with_ids():
+    lines = run(
+        "import logging\nfrom chassis import telemetry\n"
+        "telemetry.setup('svc', 'info')\n"
+        f"telemetry.enter('req-1', '{TRACEPARENT}')\n"
+        "logging.getLogger('x').info('안녕', extra={'answer': 42})\n"
+        "logging.getLogger('x').debug('unseen')\n"
+    )
+    record = json.loads(lines[0])
+    assert len(lines) == 1
+    assert (record["message"], record["answer"], record["severity"]) == ("안녕", 42, "INFO")
+    assert (record["request_id"], record["trace_id"], record["service"]) == ("req-1", "a" * 32, "svc")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*", record["time"])
+
+
+TRACED = f"""
+from chassis import telemetry
+from opentelemetry.trace import SpanKind
+telemetry.setup('svc', 'error')
+telemetry.enter('req-1', '{TRACEPARENT}')
+with telemetry.span('outer', SpanKind.CLIENT):
+    carried = dict(telemetry.outgoing_metadata())
+telemetry.enter('req-1', carried['traceparent'])
+with telemetry.span('inner', SpanKind.SERVER):
+    pass
+getattr(telemetry.trace.get_tracer_provider(), 'force_flush', bool)()
+"""
+
+
+def test_spans_of_two_hops_are_one_trace():
+    text = "\n".join(run(TRACED, OTEL_TRACES_EXPORTER="console"))
+    decoder, spans, position = json.JSONDecoder(), {}, 0
+    while (start := text.find("{\n", position)) >= 0:
+        span, position = decoder.raw_decode(text, start)
+        spans[span["name"]] = span
+    assert spans["outer"]["parent_id"] == "0x" + "b" * 16
+    assert spans["inner"]["parent_id"] == spans["outer"]["context"]["span_id"]
+    assert {span["context"]["trace_id"] for span in spans.values()} == {"0x" + "a" * 32}
+
+
+def test_nothing_is_traced_where_it_was_not_asked_for():
+    assert run(TRACED) == []
+    assert run(TRACED, OTEL_TRACES_EXPORTER="console", OTEL_SDK_DISABLED="true") == []
