@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -11,23 +12,39 @@ from bench import cells, micro, report
 from bench.load import ensure_wrk
 
 
+class Part(StrEnum):
+    CACHED = "cached"
+    DELAYED = "delayed"
+    STARTS = "starts"
+    STEPS = "steps"
+
+
 def main(
     rounds: Annotated[int, typer.Option(min=1, max=50, help="Rounds of every cell.")] = 5,
-    seconds: Annotated[float, typer.Option(min=1, max=60, help="Seconds of load a cell and round.")] = 3,
-    steps: Annotated[bool, typer.Option("--steps", help="Only the single steps.")] = False,
+    seconds: Annotated[float, typer.Option(min=1, max=60, help="Seconds of load a cell and round.")] = 4,
+    quick: Annotated[bool, typer.Option("--quick", help="One round of one second: a look, not a result.")] = False,
+    only: Annotated[list[Part] | None, typer.Option(help="Measure this part; may be given again.")] = None,
 ) -> None:
-    """Measure ION beside an empty chain; about seven minutes as it is."""
+    """Measure ION beside an empty chain; about eight minutes as it is. Only whole runs are written down."""
     console = Console()
-    if steps:
-        for name, microseconds in micro.measure().items():
-            console.print(f"{microseconds:8.1f} µs  {name}", highlight=False)
-        return
-    ensure_wrk()
-    cached, memory = cells.cached(rounds, seconds)
-    delayed, delayed_memory = cells.delayed(rounds, seconds + 1)
-    measured = report.Measured(cached, delayed, memory, delayed_memory, cells.starts(rounds), micro.measure())
-    written = report.write(measured, console)
-    console.print(f"written: {written.with_suffix('.md').relative_to(report.RESULTS.parents[1])}, .json, .png")
+    if quick:
+        rounds, seconds = 1, 1
+    parts = set(only or Part)
+    if parts & {Part.CACHED, Part.DELAYED}:
+        ensure_wrk()
+    measured = report.Measured(rounds, seconds)
+    if Part.CACHED in parts:
+        measured.cached, measured.memory = cells.cached(rounds, seconds)
+    if Part.DELAYED in parts:
+        measured.delayed, measured.delayed_memory = cells.delayed(rounds, seconds)
+    if Part.STARTS in parts:
+        measured.starts = cells.starts(rounds)
+    if Part.STEPS in parts:
+        measured.steps = micro.measure()
+    report.show(measured, console)
+    if parts == set(Part) and not quick:
+        written = report.write(measured)
+        console.print(f"written: {written.with_suffix('.md').relative_to(report.RESULTS.parents[1])}, .json, .png")
 
 
 if __name__ == "__main__":

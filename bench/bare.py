@@ -1,6 +1,10 @@
 """The empty chain: HTTP, two grpc.aio hops and a canned reply, with the stubs and the sizes of the real one.
 
-`python -m bench.bare front|middle|back BIND [TARGET]`, a process each. Nothing is read, chosen, cached or logged.
+A process each; nothing is read, chosen, cached or logged:
+
+    python -m bench.bare front BIND TARGET X_CACHE
+    python -m bench.bare middle BIND TARGET
+    python -m bench.bare back BIND DELAY_SECONDS
 """
 
 from __future__ import annotations
@@ -20,12 +24,13 @@ from ion.router.v1 import router_pb2, router_pb2_grpc
 TEXT = "가나다 라마바사 아자차카 타파하. " * 12
 INSTRUCTIONS = "You are a persona of the empty chain, and this is about as long as a prompt of a real one. " * 8
 BODY = msgspec.json.encode({"content": TEXT, "metadata": {"filler": "x" * 700}})
-HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(BODY)).encode())]
 
 
-def front(target: str) -> Any:
-    """A raw ASGI application."""
+def front(target: str, x_cache: str) -> Any:
+    """A raw ASGI application; `x_cache` is the header that ION would send."""
     stub: Any = None
+    length = str(len(BODY)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", length), (b"x-cache", x_cache.encode())]
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         nonlocal stub
@@ -33,7 +38,7 @@ def front(target: str) -> Any:
         if scope["method"] == "POST":
             message = msgspec.json.decode((await receive())["body"])["message"]
             await stub.Chat(router_pb2.ChatRequest(message=message), timeout=30)
-        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": BODY})
 
     return app
@@ -68,30 +73,33 @@ async def serve_grpc(bind: str, add: Any) -> None:
 
 
 async def middle(bind: str, target: str) -> None:
-    await serve_grpc(
-        bind, lambda server: router_pb2_grpc.add_PersonaRouterServiceServicer_to_server(Middle(target), server)
-    )
+    servicer = Middle(target)  # type: ignore[abstract]  # Chat is all that is asked of it
+    await serve_grpc(bind, lambda server: router_pb2_grpc.add_PersonaRouterServiceServicer_to_server(servicer, server))
 
 
 async def back(bind: str, delay_seconds: str) -> None:
-    servicer = Back(float(delay_seconds))
+    servicer = Back(float(delay_seconds))  # type: ignore[abstract]  # Generate is all that is asked of it
     await serve_grpc(bind, lambda server: llm_pb2_grpc.add_LlmGatewayServiceServicer_to_server(servicer, server))
 
 
-def main(role: str, bind: str, argument: str) -> None:
+def main(role: str, bind: str, *arguments: str) -> None:
     if role == "front":
-        host, _, port = bind.rpartition(":")
-        uvicorn.run(
-            front(argument),
-            host=host,
-            port=int(port),
-            loop="uvloop",
-            http="httptools",
-            log_level="warning",
-            access_log=False,
-        )
+        serve_http(bind, front(*arguments))
     else:
-        uvloop.run({"middle": middle, "back": back}[role](bind, argument))
+        uvloop.run({"middle": middle, "back": back}[role](bind, *arguments))
+
+
+def serve_http(bind: str, app: Any) -> None:
+    host, _, port = bind.rpartition(":")
+    uvicorn.run(
+        app,
+        host=host,
+        port=int(port),
+        loop="uvloop",
+        http="httptools",
+        log_level="warning",
+        access_log=False,
+    )
 
 
 if __name__ == "__main__":

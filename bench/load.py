@@ -8,6 +8,8 @@ import random
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +24,10 @@ class Run:
 
     requests_per_second: float
     p50_ms: float
+    p95_ms: float
     p99_ms: float
     failed: int
+    unmeant: float  # share of the replies that did not come from where the cell wants them: cache or model
     cpu_ms: dict[str, float]  # a request, by process
 
     @property
@@ -39,22 +43,26 @@ def ensure_wrk() -> None:
         raise SystemExit("bench: wrk is not installed: apt-get install wrk")
 
 
-def sample_bodies(*, distinct: bool) -> Path:
+@contextmanager
+def sample_bodies(*, distinct: bool) -> Iterator[Path]:
     """The sample messages as request bodies, one a line; with `distinct` no two requests are the same."""
     lines = (ROOT / "samples/messages.jsonl").read_text("utf-8").splitlines()
     messages = [json.loads(line)["message"].replace("@", "") for line in lines]
     mark = " @" if distinct else ""
     bodies = [json.dumps({"message": message + mark}, ensure_ascii=False) for message in messages]
-    path = Path(tempfile.mkdtemp(prefix="ion-bench-")) / "bodies.jsonl"
-    path.write_text("\n".join(bodies) + "\n", "utf-8")
-    return path
+    with tempfile.TemporaryDirectory(prefix="ion-bench-") as folder:
+        path = Path(folder) / "bodies.jsonl"
+        path.write_text("\n".join(bodies) + "\n", "utf-8")
+        yield path
 
 
-def run(chain: Chain, bodies: Path, *, connections: int, seconds: float) -> Run:
+def run(chain: Chain, bodies: Path, *, x_cache: str, connections: int, seconds: float) -> Run:
+    """Load for `seconds`; `x_cache` is what the header of that name is meant to say."""
     before = chain.cpu_seconds()
     finished = subprocess.run(
         ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(SCRIPT), f"{chain.url}/chat"],
-        env=os.environ | {"BENCH_BODIES": str(bodies), "BENCH_SEED": f"{random.getrandbits(48):x}"},
+        env=os.environ
+        | {"BENCH_BODIES": str(bodies), "BENCH_SEED": f"{random.getrandbits(48):x}", "BENCH_X_CACHE": x_cache},
         capture_output=True,
         text=True,
         check=True,
@@ -65,7 +73,9 @@ def run(chain: Chain, bodies: Path, *, connections: int, seconds: float) -> Run:
     return Run(
         requests_per_second=result["requests"] / result["seconds"],
         p50_ms=result["p50_ms"],
+        p95_ms=result["p95_ms"],
         p99_ms=result["p99_ms"],
         failed=result["failed"],
+        unmeant=result["unmeant"] / result["requests"],
         cpu_ms={name: 1000 * (after[name] - before[name]) / result["requests"] for name in before},
     )

@@ -6,8 +6,10 @@ import json
 import os
 import platform
 import statistics
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,57 @@ from bench.cells import DELAY_MS, Cell, ratio
 from bench.load import Run
 
 RESULTS = Path(__file__).with_name("results")
+TRACED = "three, traced 1 %"
 
 
 @dataclass
 class Measured:
-    """All that one call of the bench has found."""
+    """All that one call of the bench has found; what it was not asked for is empty."""
 
-    cached: list[Cell]
-    delayed: list[Cell]
-    memory: dict[str, dict[str, float]]
-    delayed_memory: dict[str, dict[str, float]]
-    starts: dict[str, list[float]]
-    micro: dict[str, float]
+    rounds: int
+    seconds: float
+    cached: list[Cell] = field(default_factory=list)
+    delayed: list[Cell] = field(default_factory=list)
+    memory: dict[str, dict[str, float]] = field(default_factory=dict)
+    delayed_memory: dict[str, dict[str, float]] = field(default_factory=dict)
+    starts: dict[str, list[float]] = field(default_factory=dict)
+    steps: dict[str, float] = field(default_factory=dict)
+    machine: dict[str, str] = field(default_factory=lambda: machine())
+
+
+def machine() -> dict[str, str]:
+    """What the numbers depend on; the load average is that of the minute before."""
+    return {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "grpcio": version("grpcio"),
+        "load average before": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A limit of docs/design.md and what was measured; `least` where the limit is a least value."""
+
+    what: str
+    measured: float
+    limit: float
+    unit: str
+    least: bool = False
+
+    @property
+    def held(self) -> bool:
+        return self.measured >= self.limit if self.least else self.measured <= self.limit
+
+    def row(self) -> list[str]:
+        sign = ">=" if self.least else "<="
+        return [
+            self.what,
+            f"{self.measured:.3g} {self.unit}",
+            f"{sign} {self.limit:g} {self.unit}",
+            "yes" if self.held else "NO",
+        ]
 
 
 def find(cells: list[Cell], chain: str, connections: int) -> Cell:
@@ -41,65 +82,72 @@ def cpu(run: Run) -> float:
     return run.cpu_ms_total
 
 
-def budgets(measured: Measured) -> list[tuple[str, str, str, bool]]:
-    """What, measured, budget, held."""
-    rows: list[tuple[str, str, str, bool]] = []
+def budgets(measured: Measured) -> Iterator[Budget]:
+    """Every budget for which there is a measurement."""
+    if measured.steps:
+        yield from _step_budgets(measured.steps)
+    if measured.cached:
+        yield from _cached_budgets(measured.cached)
+        for name, megabytes in measured.memory["three"].items():
+            yield Budget(f"memory after load, {name}", megabytes, 100, "MB")
+    if measured.delayed:
+        yield from _delayed_budgets(find(measured.delayed, "three", 64))
+        yield Budget(
+            "memory after load, llm with the Vertex client", measured.delayed_memory["three"]["llm"], 180, "MB"
+        )
+    if measured.starts:
+        yield from _start_budgets({name: statistics.median(times) for name, times in measured.starts.items()})
 
-    def add(what: str, value: float, limit: float, unit: str, *, least: bool = False) -> None:
-        sign = ">=" if least else "<="
-        held = value >= limit if least else value <= limit
-        rows.append((what, f"{value:.3g} {unit}".strip(), f"{sign} {limit:g} {unit}".strip(), held))
 
+def _step_budgets(steps: dict[str, float]) -> Iterator[Budget]:
     for language in ("English", "Korean"):
-        add(
-            f"analysis + routing of one message, {language}",
-            measured.micro[f"analysis + routing, {language}"],
-            100,
-            "µs",
+        yield Budget(
+            f"analysis + routing, 100 characters, {language}", steps[f"analysis + routing, {language}"], 100, "µs"
         )
-    add("/chat decoded, validated, encoded", measured.micro["/chat decoded, validated, encoded"], 100, "µs")
+    name = "/chat decoded, validated, encoded"
+    yield Budget(name, steps[name], 100, "µs")
+    yield Budget("logging on the request path: a fallback's record", steps["one log record"], 50, "µs")
+
+
+def _cached_budgets(cells: list[Cell]) -> Iterator[Budget]:
     for connections in (1, 16, 64):
-        bare = find(measured.cached, "bare", connections)
-        ours = find(measured.cached, "three, traced 1 %", connections)
-        add(
-            f"CPU of three processes to the bare chain, traced 1 %, {connections} conn.",
-            ratio(ours, bare, cpu),
-            1.5,
-            "x",
-        )
-    alone = find(measured.cached, "standalone", 1)
-    add("standalone, cached: CPU a request, 1 conn.", alone.median(cpu), 0.6, "ms")
-    add("standalone, cached: P50, 1 conn.", alone.median(lambda run: run.p50_ms), 1.0, "ms")
-    three = find(measured.delayed, "three", 64)
-    add(
-        f"three processes, model of {DELAY_MS} ms: req/s",
-        three.median(lambda run: run.requests_per_second),
-        590,
-        "",
-        least=True,
-    )
-    add(f"three processes, model of {DELAY_MS} ms: P99", three.median(lambda run: run.p99_ms), 130, "ms")
-    add(
-        "start to first healthy answer, standalone offline",
-        statistics.median(measured.starts["standalone, offline"]),
-        1.5,
-        "s",
-    )
-    add("start of all three with Vertex", statistics.median(measured.starts["three, Vertex"]), 3.0, "s")
-    for name, limit in (("http", 100), ("router", 100), ("llm", 100)):
-        add(f"memory after load, {name}", measured.memory["three"][name], limit, "MB")
-    add("memory after load, llm with the Vertex client", measured.delayed_memory["three"]["llm"], 180, "MB")
-    return rows
+        measured = ratio(find(cells, TRACED, connections), find(cells, "bare", connections), cpu)
+        yield Budget(f"CPU of {TRACED} to the bare chain, cached, {connections} conn.", measured, 1.5, "x")
+    for connections in (1, 16):
+        measured = find(cells, "standalone", connections).median(cpu)
+        yield Budget(f"standalone, cached: CPU a request, {connections} conn.", measured, 0.6, "ms")
+    p50 = find(cells, "standalone", 1).median(lambda run: run.p50_ms)
+    yield Budget("standalone, cached: P50, 1 conn.", p50, 1.0, "ms")
 
 
-def write(measured: Measured, console: Console) -> Path:
-    """Print everything, and write it under bench/results; the path without its ending."""
+def _delayed_budgets(three: Cell) -> Iterator[Budget]:
+    model = f"three processes, model of {DELAY_MS} ms, 64 conn."
+    yield Budget(f"{model}: rate", three.median(lambda run: run.requests_per_second), 590, "req/s", least=True)
+    yield Budget(f"{model}: P99", three.median(lambda run: run.p99_ms), 130, "ms")
+
+
+def _start_budgets(medians: dict[str, float]) -> Iterator[Budget]:
+    yield Budget("start, standalone offline", medians["standalone, offline"], 1.5, "s")
+    for name in ("gateway_http", "router_service", "llm_gateway, Vertex"):
+        yield Budget(f"start, {name}", medians[name], 3.0, "s")
+
+
+def show(measured: Measured, console: Console) -> None:
+    for title, header, rows in _tables(measured):
+        table = Table(*header, title=title, title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+def write(measured: Measured) -> Path:
+    """Everything under bench/results, by date; the path without its ending."""
     RESULTS.mkdir(exist_ok=True)
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     base = RESULTS / today
-    lines = [f"# {today}: {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}", ""]
+    lines = [f"# {today}", "", ", ".join(f"{name}: {value}" for name, value in measured.machine.items())]
+    lines += [f"Rounds: {measured.rounds}, of {measured.seconds:g} s a cell.", ""]
     for title, header, rows in _tables(measured):
-        _print(console, title, header, rows)
         lines += [f"## {title}", "", _markdown_row(header), _markdown_row(["---"] * len(header))]
         lines += [*map(_markdown_row, rows), ""]
     base.with_suffix(".md").write_text("\n".join(lines), "utf-8")
@@ -108,56 +156,70 @@ def write(measured: Measured, console: Console) -> Path:
     return base
 
 
-def _tables(measured: Measured) -> list[tuple[str, list[str], list[list[str]]]]:
-    load_header = ["chain", "conn.", "req/s", "P50 ms", "P99 ms", "CPU ms a request", "of it", "CPU to bare", "failed"]
-    budget_rows = [[what, value, limit, "yes" if held else "NO"] for what, value, limit, held in budgets(measured)]
-    memory = [
-        [f"{chain} ({kind})", ", ".join(f"{name} {mb:.0f}" for name, mb in parts.items())]
-        for kind, memories in (("cached", measured.memory), ("model", measured.delayed_memory))
-        for chain, parts in memories.items()
-    ]
+def _tables(measured: Measured) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and rows of every table that has rows."""
+    load_header = ["chain", "conn.", "req/s", "P50 ms", "P95 ms", "P99 ms", "failed", "unmeant"]
+    cpu_header = ["chain", "conn.", "median (spread)", "by process", "to bare"]
     starts = [
         [name, f"{statistics.median(times):.2f}", f"{min(times):.2f} - {max(times):.2f}"]
         for name, times in measured.starts.items()
     ]
-    return [
-        ("Budgets", ["what", "measured", "budget", "held"], budget_rows),
-        ("Cached replies", load_header, _load_rows(measured.cached)),
-        (f"A model of {DELAY_MS} ms, no two messages equal", load_header, _load_rows(measured.delayed)),
+    tables = [
+        ("Budgets", ["what", "measured", "budget", "held"], [budget.row() for budget in budgets(measured)]),
+        ("Cached replies", load_header, [_load_row(cell) for cell in measured.cached]),
+        ("Cached replies: CPU ms a request", cpu_header, _cpu_rows(measured.cached)),
+        (
+            f"A model of {DELAY_MS} ms, no two messages equal",
+            load_header,
+            [_load_row(cell) for cell in measured.delayed],
+        ),
+        (f"A model of {DELAY_MS} ms: CPU ms a request", cpu_header, _cpu_rows(measured.delayed)),
         ("Start to first healthy answer, s", ["what", "median", "spread"], starts),
-        ("Memory after load, MB", ["chain", "by process"], memory),
-        ("Single steps, µs", ["step", "median"], [[name, f"{value:.1f}"] for name, value in measured.micro.items()]),
+        ("Memory after load, MB", ["chain", "by process"], _memory_rows(measured)),
+        ("Single steps, µs", ["step", "median"], [[name, f"{value:.1f}"] for name, value in measured.steps.items()]),
+    ]
+    return (table for table in tables if table[2])
+
+
+def _cpu_rows(cells: list[Cell]) -> list[list[str]]:
+    return [_cpu_row(cell, find(cells, "bare", cell.connections)) for cell in cells]
+
+
+def _memory_rows(measured: Measured) -> list[list[str]]:
+    return [
+        [f"{chain} ({kind})", ", ".join(f"{name} {megabytes:.0f}" for name, megabytes in parts.items())]
+        for kind, memory in (("cached", measured.memory), ("model", measured.delayed_memory))
+        for chain, parts in memory.items()
     ]
 
 
-def _load_rows(cells: list[Cell]) -> list[list[str]]:
-    return [_load_row(cell, find(cells, "bare", cell.connections)) for cell in cells]
-
-
-def _load_row(cell: Cell, bare: Cell) -> list[str]:
-    low, high = cell.spread(cpu)
-    names = cell.runs[0].cpu_ms
-    parts = ", ".join(f"{name} {cell.median(lambda run, name=name: run.cpu_ms[name]):.2f}" for name in names)
+def _load_row(cell: Cell) -> list[str]:
     return [
         cell.chain,
         str(cell.connections),
         f"{cell.median(lambda run: run.requests_per_second):.0f}",
         f"{cell.median(lambda run: run.p50_ms):.2f}",
+        f"{cell.median(lambda run: run.p95_ms):.1f}",
         f"{cell.median(lambda run: run.p99_ms):.1f}",
-        f"{cell.median(cpu):.2f} ({low:.2f} - {high:.2f})",
-        parts,
-        f"{ratio(cell, bare, cpu):.2f}",
         str(sum(run.failed for run in cell.runs)),
+        f"{max(run.unmeant for run in cell.runs):.1%}",
     ]
 
 
-def _print(console: Console, title: str, header: list[str], rows: list[list[str]]) -> None:
-    table = Table(title=title, title_justify="left")
-    for column in header:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+def _cpu_row(cell: Cell, bare: Cell) -> list[str]:
+    low, high = cell.spread(cpu)
+    return [
+        cell.chain,
+        str(cell.connections),
+        f"{cell.median(cpu):.2f} ({low:.2f} - {high:.2f})",
+        ", ".join(f"{name} {cpu_of(cell, name):.2f}" for name in cell.runs[0].cpu_ms),
+        f"{ratio(cell, bare, cpu):.2f}",
+    ]
+
+
+def cpu_of(cell: Cell, process: str) -> float:
+    """Of one process of the chain; 0 where it has none of that name."""
+    return cell.median(lambda run: run.cpu_ms.get(process, 0.0))
 
 
 def _markdown_row(row: list[str]) -> str:
@@ -178,7 +240,7 @@ def _plot_cpu(axes: Any, cells: list[Cell]) -> None:
     names = [cell.chain for cell in cells]
     bottoms = [0.0] * len(cells)
     for part in ("http", "router", "llm", "ion"):
-        heights = [cell.median(lambda run, part=part: run.cpu_ms.get(part, 0.0)) for cell in cells]
+        heights = [cpu_of(cell, part) for cell in cells]
         axes.bar(names, heights, bottom=bottoms, label=part)
         bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
     axes.set(ylabel="CPU ms a request", title="Cached replies, 16 connections: CPU by process")
