@@ -37,17 +37,20 @@ class Front:
             await self._app(scope, receive, send)
             return
         headers = _wanted_headers(scope["headers"])
-        call = telemetry.enter(headers.get(b"x-request-id"), headers.get(b"traceparent"))
-        if scope["method"] == "POST" and not _takes_json(scope):
-            await _refuse_media_type(_sender(send, call))
-            return
+        telemetry.enter(headers.get(b"x-request-id"), headers.get(b"traceparent"))
         with telemetry.span(f"{scope['method']} {scope['path']}", SpanKind.SERVER):
-            try:
-                await self._app(scope, receive, _sender(send, telemetry.current()))
-            except asyncio.CancelledError:
-                if _CLIENT_LEFT not in scope.get("state", {}):
-                    raise
-                _forget_cancellation()
+            await self._answer(scope, receive, _sender(send, telemetry.current()))
+
+    async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST" and not _takes_json(scope):
+            await _refuse_media_type(send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if _CLIENT_LEFT not in scope.get("state", {}):
+                raise
+            _forget_cancellation()
 
 
 def _wanted_headers(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[bytes, str]:

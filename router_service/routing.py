@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -125,7 +126,7 @@ def _scores(
 
 
 def _decide(signals: Signals, scores: tuple[PersonaScore, ...], pinned: str) -> Routing:
-    ranked = sorted(scores, key=lambda score: _rank(score, signals.seed))
+    ranked = _ranked(scores, signals.seed)
     if pinned:
         ranked.sort(key=lambda score: score.persona != pinned)
     best = ranked[0]
@@ -145,10 +146,16 @@ def _total(score: PersonaScore) -> float:
     return round(score.score + score.tie_breaker, _SAME)
 
 
-def _rank(score: PersonaScore, seed: str) -> tuple[float, bytes]:
+def _ranked(scores: tuple[PersonaScore, ...], seed: str) -> list[PersonaScore]:
     """Best first; between equals a draw that is the same every time for the same text, and fair over many."""
-    draw = hashlib.blake2b(f"{seed}\0{score.persona}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return -_total(score), draw
+    ranked = sorted(scores, key=_total, reverse=True)
+    if all(_total(better) != _total(worse) for better, worse in pairwise(ranked)):
+        return ranked
+    return sorted(scores, key=lambda score: (-_total(score), _draw(seed, score.persona)))
+
+
+def _draw(seed: str, persona: str) -> bytes:
+    return hashlib.blake2b(f"{seed}\0{persona}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def _reasoning(signals: Signals, ranked: list[PersonaScore], pinned: bool) -> str:

@@ -28,6 +28,14 @@ def test_whatever_comes_ids_are_well_formed(request_id, traceparent):
     assert "0" * 32 not in call.traceparent
 
 
+def test_a_request_without_an_id_goes_by_its_traces():
+    call = telemetry.enter(None, TRACEPARENT)
+    assert call.request_id == "a" * 32
+    assert telemetry.outgoing_metadata() == (("traceparent", TRACEPARENT),)
+    there = telemetry.enter(None, dict(telemetry.outgoing_metadata())["traceparent"])
+    assert there == call
+
+
 def test_zero_ids_are_not_taken_on():
     zero = f"00-{'0' * 32}-{'b' * 16}-01"
     assert telemetry.enter(None, zero).traceparent != zero
@@ -56,11 +64,11 @@ def test_log_lines_are_json_with_ids():
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*", record["time"])
 
 
-TRACED = f"""
+HOPS = """
 from chassis import telemetry
 from opentelemetry.trace import SpanKind
 telemetry.setup('svc', 'error')
-telemetry.enter('req-1', '{TRACEPARENT}')
+telemetry.enter('req-1', {traceparent!r})
 with telemetry.span('outer', SpanKind.CLIENT):
     carried = dict(telemetry.outgoing_metadata())
 telemetry.enter('req-1', carried['traceparent'])
@@ -70,17 +78,37 @@ getattr(telemetry.trace.get_tracer_provider(), 'force_flush', bool)()
 """
 
 
-def test_spans_of_two_hops_are_one_trace():
-    text = "\n".join(run(TRACED, OTEL_TRACES_EXPORTER="console"))
-    decoder, spans, position = json.JSONDecoder(), {}, 0
+def spans(traceparent: str | None, **env: str) -> dict[str, dict]:
+    """The spans of two hops, by name."""
+    text = "\n".join(run(HOPS.format(traceparent=traceparent), OTEL_TRACES_EXPORTER="console", **env))
+    decoder, found, position = json.JSONDecoder(), {}, 0
     while (start := text.find("{\n", position)) >= 0:
         span, position = decoder.raw_decode(text, start)
-        spans[span["name"]] = span
-    assert spans["outer"]["parent_id"] == "0x" + "b" * 16
-    assert spans["inner"]["parent_id"] == spans["outer"]["context"]["span_id"]
-    assert {span["context"]["trace_id"] for span in spans.values()} == {"0x" + "a" * 32}
+        found[span["name"]] = span
+    return found
+
+
+def test_spans_of_two_hops_are_one_trace_below_the_callers():
+    found = spans(TRACEPARENT)
+    assert found["outer"]["parent_id"] == "0x" + "b" * 16
+    assert found["inner"]["parent_id"] == found["outer"]["context"]["span_id"]
+    assert {span["context"]["trace_id"] for span in found.values()} == {"0x" + "a" * 32}
+
+
+def test_a_request_without_a_trace_begins_one():
+    found = spans(None)
+    assert found["outer"]["parent_id"] is None
+    assert found["inner"]["parent_id"] == found["outer"]["context"]["span_id"]
+
+
+def test_what_the_caller_has_not_sampled_is_left_alone_by_samplers_that_follow_the_parent():
+    not_sampled = TRACEPARENT[:-2] + "00"
+    assert spans(not_sampled) == {}
+    assert set(spans(not_sampled, OTEL_TRACES_SAMPLER="always_on")) == {"outer", "inner"}
+    assert spans(None, OTEL_TRACES_SAMPLER="parentbased_traceidratio", OTEL_TRACES_SAMPLER_ARG="0") == {}
 
 
 def test_nothing_is_traced_where_it_was_not_asked_for():
-    assert run(TRACED) == []
-    assert run(TRACED, OTEL_TRACES_EXPORTER="console", OTEL_SDK_DISABLED="true") == []
+    program = HOPS.format(traceparent=TRACEPARENT)
+    assert run(program) == []
+    assert run(program, OTEL_TRACES_EXPORTER="console", OTEL_SDK_DISABLED="true") == []
