@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import grpc.aio
 import uvicorn
 
+from chassis.server import settle
 from gateway_http.app import build_app
 from gateway_http.health import HealthMonitor
 from gateway_http.router_client import RouterClient
@@ -49,6 +50,7 @@ async def serve(
     )
     server = _Server(config)
     async with monitor.polling():
+        settle()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await asyncio.wait([serving, asyncio.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED)
         state.draining = True
