@@ -66,4 +66,7 @@ async def _open_store(settings: LlmSettings, health: health_service.aio.HealthSe
     async def publish(connected: bool) -> None:
         await health.set(REDIS, SERVING if connected else NOT_SERVING)
 
-    return await RedisStore.open(settings.redis_url.get_secret_value(), on_state=publish)
+    try:
+        return await RedisStore.open(settings.redis_url.get_secret_value(), on_state=publish)
+    except ValueError as error:
+        stop(str(error))

@@ -196,7 +196,7 @@ class RedisStore:
             async with asyncio.timeout(LOOK_SECONDS):
                 if not self.connected:
                     await _drop_connections(self._client)
-                await self._client.ping()
+                await _ping(self._client)
         except Exception as error:  # whatever it was, the next look may find it gone
             await self._lose(error)
         else:
@@ -248,6 +248,14 @@ def _new_cluster_client(url: str, options: dict[str, Any]) -> Any:
         retry=Retry(NoBackoff(), 1),  # one: a slot that has moved is found at its new node
         **options,
     )
+
+
+async def _ping(client: Any) -> None:
+    """All nodes of a cluster have to answer: with one of them away, each batch that needs it would be lost anew."""
+    if isinstance(client, RedisCluster):
+        await client.ping(target_nodes=RedisCluster.PRIMARIES)
+    else:
+        await client.ping()
 
 
 async def _drop_connections(client: Any) -> None:
