@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -146,7 +145,7 @@ def _check_stop_sequences(sequences: Iterable[str]) -> None:
 
 
 def _within(value: float | None, low: float, high: float) -> bool:
-    return value is None or (math.isfinite(value) and low <= value <= high)
+    return value is None or low <= value <= high  # which NaN is not
 
 
 def _check_length(text: str, most: int, field: str) -> None:

@@ -21,6 +21,7 @@ from tests.stack.harness import free_port
 
 TTL_SECONDS = 60.0
 MAGIC = b"ion1"
+PROMPT = Prompt("", (Turn(Role.USER, "a"),))
 
 # Few and short, so that equal requests and requests that run together are drawn often.
 texts = st.text(alphabet="ab1", max_size=2)
@@ -93,6 +94,15 @@ def test_each_field_alone_changes_the_key(request, data):
     for field in ("model", "prompt", "parameters", "persona", "language", "scope"):
         changed = replace(request, **{field: getattr(other, field)})
         assert (cache_key(changed) == cache_key(request)) == (changed == request)
+
+
+def test_temperatures_count_to_the_last_bit_and_zero_has_no_sign():
+    keys = {
+        temperature: cache_key(GenerationRequest("m", PROMPT, Parameters(temperature=temperature)))
+        for temperature in (None, 0.0, 1.0, math.nextafter(1.0, 2.0))
+    }
+    assert len(set(keys.values())) == 4
+    assert cache_key(GenerationRequest("m", PROMPT, Parameters(temperature=-0.0))) == keys[0.0]
 
 
 @pytest.mark.parametrize(

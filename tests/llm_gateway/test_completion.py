@@ -183,11 +183,13 @@ async def test_a_more_patient_follower_gives_the_call_more_time():
     backend = ScriptedBackend()
     backend.hold()
     completion = completion_of(backend)
-    hasty = asyncio.create_task(completion.generate(asking(), Deadline.after(0.1)))
+    short = Deadline.after(0.1)
+    hasty = asyncio.create_task(completion.generate(asking(), short))
     await until(lambda: bool(backend.calls))
     patient = asyncio.create_task(completion.generate(asking(), soon()))
     with pytest.raises(DeadlineExceeded):
         await hasty
+    assert short.remaining_seconds() == 0  # the caller's own has not moved
     await until(lambda: len(backend.calls) == 2)  # the first attempt had the hasty one's time alone
     backend.release()
     assert (await patient).attempts == 2

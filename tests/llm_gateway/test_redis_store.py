@@ -113,6 +113,17 @@ async def test_a_burst_of_sets_uses_one_connection_and_loses_none(store, redis, 
     assert lines == []
 
 
+async def test_gets_of_many_turns_use_one_connection(store, redis):
+    async def ask(number: int) -> None:
+        for _ in range(number):
+            await asyncio.sleep(0)  # each begins in a turn of its own, while others are under way
+        for turn in range(20):
+            await store.get(f"k{number}-{turn}")
+
+    await asyncio.gather(*(ask(number) for number in range(64)))
+    assert (await redis.info("clients"))["connected_clients"] <= 3
+
+
 async def test_a_value_of_another_type_is_none(store, redis):
     await redis.lpush("k", "item")
     assert await store.get("k") is None
@@ -158,6 +169,21 @@ async def test_away_at_the_start_then_there(lines):
         await store.close()
 
 
+async def test_staying_away_is_said_once(lines):
+    looks = 0
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal looks
+        looks += 1
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as broken:
+        store = await RedisStore.open(f"redis://127.0.0.1:{broken.sockets[0].getsockname()[1]}")
+        await until(lambda: looks >= 3)
+        await store.close()
+    assert lines == [AWAY]
+
+
 async def test_killed_under_load_and_back(lines):
     port = free_port()
     server = ValkeyServer(port=port)
@@ -198,6 +224,17 @@ async def test_a_hanging_server_is_waited_for_no_longer_than_said(server, redis,
     assert await redis.dbsize() == 0
     assert lines == [AWAY, BACK]
     await store.close()
+
+
+async def test_what_a_hanging_server_was_asked_ends_for_the_most_patient_too(store, redis):
+    pid = await pid_of(redis)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert await store.get("k") is None
+        assert store.late == 0
+        assert not store.connected
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 async def test_a_server_that_hangs_while_nobody_asks_is_noticed(server, redis):
