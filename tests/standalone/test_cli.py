@@ -1,0 +1,212 @@
+"""The `ion` command, as people run it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from tests.stack.harness import FOREIGN, ROOT, bound_to, free_port, start
+from tests.stack.harness import standalone as running
+
+DEAD_VERTEX = {
+    "ION_LLM_BACKEND": "vertex",
+    "ION_VERTEX_INSECURE": "1",
+    "ION_VERTEX_ENDPOINTS": "us-central1=127.0.0.1:1",
+}
+
+
+def ion(*arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+    return subprocess.run(
+        [sys.executable, "-m", "standalone", *arguments],
+        cwd=ROOT,
+        env=inherited | {"COLUMNS": "200"} | env,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def jsons(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_chat_shows_who_answers_what_and_why():
+    done = ion("chat", "the deploy broke again, I am so tired of this")
+    assert done.returncode == 0
+    assert "🌊 Lua" in done.stdout
+    assert "(offline reply: no model was called)" in done.stdout
+    assert all(f"  {name:<6} " in done.stdout for name in ("Lua", "Nana", "Riri", "Elro"))
+    assert "Tone frustrated" in done.stdout
+    assert done.stderr == ""
+
+
+def test_chat_as_json_is_one_object_as_http_gives_it():
+    done = ion("chat", "--json", "--persona", "riri", "hello")
+    (answer,) = jsons(done.stdout)
+    assert answer["persona_used"] == "Riri"
+    assert answer["metadata"]["routing"]["pinned"] is True
+
+
+def test_an_apology_is_exit_status_1():
+    done = ion("chat", "hello", "--timeout", "5", **DEAD_VERTEX)
+    assert done.returncode == 1
+    assert "Nana" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["chat", " "], "must not be blank"),
+        (["chat", "hi", "--persona", "Bob"], "must be one of Elro, Lua, Nana, Riri"),
+        (["route", "x" * 1001], "at most 1000"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_1(arguments, words):
+    done = ion(*arguments)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_session_at_the_terminal_goes_on_after_a_bad_message_until_quit():
+    done = ion("chat", stdin=f"hello there\n\n{'x' * 1001}\nprod is down!\n/quit\nnever said\n")
+    assert done.returncode == 0
+    assert done.stdout.count("(offline reply") == 2
+    assert "at most 1000" in done.stderr
+
+
+def test_session_ends_with_the_end_of_input():
+    done = ion("chat", stdin="hello\n")
+    assert done.returncode == 0
+    assert done.stdout.count("(offline reply") == 1
+
+
+def test_route_of_a_message_and_of_a_key():
+    assert "Nana" in ion("route", "prod is down, checkout fails for everyone!").stdout
+    (routed,) = jsons(ion("route", "--key", "frustrated-burst-expressive", "--json").stdout)
+    assert (routed["persona"], routed["confidence"]) == ("Lua", 1.0)
+
+
+@pytest.mark.parametrize("arguments", [[], ["hi", "--key", "calm-medium-inquiry"]])
+def test_route_wants_exactly_one_input(arguments):
+    done = ion("route", *arguments)
+    assert done.returncode == 2
+    assert "exactly one" in done.stderr
+
+
+def test_route_of_a_file_counts_personas():
+    done = ion("route", "--file", "samples/messages.jsonl")
+    assert done.returncode == 0
+    counts = [int(cell) for cell in done.stdout.replace("│", " ").split() if cell.isdigit()]
+    assert sum(counts) == len((ROOT / "samples/messages.jsonl").read_text("utf-8").splitlines())
+
+
+LINES = (
+    '{"id": "a", "message": "hello"}\n\n{"message": " "}\nnot json\n{"id": 7, "message": "급합니다!", "more": 1}\r\n'
+)
+
+
+@pytest.mark.parametrize("from_stdin", [True, False])
+def test_route_of_lines_keeps_order_and_ids_and_answers_bad_ones_in_place(tmp_path, from_stdin):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(LINES.encode())
+    done = ion("route", "--json", "--file", "-" if from_stdin else str(path), stdin=LINES)
+    answers = jsons(done.stdout)
+    assert [answer.get("id") for answer in answers] == ["a", None, None, 7]
+    assert ["persona" in answer for answer in answers] == [True, False, False, True]
+    assert [answer["error"]["reason"] for answer in answers[1:3]] == ["MESSAGE_BLANK", "INVALID_LINE"]
+    assert done.returncode == 1
+
+
+def test_more_lines_than_a_batch_keep_their_order():
+    lines = "".join(json.dumps({"id": number, "message": f"message {number}"}) + "\n" for number in range(250))
+    done = ion("route", "--json", "--file", "-", stdin=lines)
+    assert [answer["id"] for answer in jsons(done.stdout)] == list(range(250))
+
+
+def test_an_empty_file_is_no_error_and_a_missing_one_is_one_line(tmp_path):
+    (tmp_path / "empty").touch()
+    done = ion("route", "--json", "--file", str(tmp_path / "empty"))
+    assert (done.returncode, done.stdout) == (0, "")
+    done = ion("route", "--file", str(tmp_path / "missing"))
+    assert done.returncode == 2
+    assert "no such file" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_leaves_ends_it_quietly():
+    command = f"{sys.executable} -m standalone route --json --file samples/messages.jsonl | head -1"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
+def test_personas_are_listed():
+    assert [persona["name"] for persona in jsons(ion("personas", "--json").stdout)] == ["Elro", "Lua", "Nana", "Riri"]
+    assert "루아" in ion("personas").stdout
+
+
+def test_config_lists_values_and_defaults_and_hides_secrets():
+    done = ion("config", "--json", ION_CACHE_TTL_SECONDS="60", REDIS_URL="redis://:hunter2@host")
+    rows = {row["variable"]: row for row in jsons(done.stdout)}
+    assert (rows["ION_CACHE_TTL_SECONDS"]["value"], rows["ION_CACHE_TTL_SECONDS"]["default"]) == ("60", "1800")
+    assert rows["REDIS_URL"]["value"] == "(hidden)"
+    assert rows["ION_HTTP_BIND"]["value"] == "127.0.0.1:8080"
+    assert "hunter2" not in ion("config", REDIS_URL="redis://:hunter2@host").stdout
+    done = ion("config", ION_HTTP_BIND="x", ION_CACHE_TTL_SECONDS="y")
+    assert done.returncode == 2
+    assert [line.split("=")[0] for line in done.stderr.splitlines()] == [
+        "ion: ION_HTTP_BIND",
+        "ion: ION_CACHE_TTL_SECONDS",
+    ]
+
+
+@pytest.mark.parametrize("command", ["serve", "chat", "route", "personas", "health", "config"])
+def test_every_command_has_help_with_examples(command):
+    done = ion(command, "--help")
+    assert done.returncode == 0
+    assert f"ion {command}" in done.stdout.split("Example")[1]
+
+
+def test_health_of_nobody_is_exit_status_1():
+    done = ion("health", "--url", f"http://127.0.0.1:{free_port()}")
+    assert done.returncode == 1
+    assert done.stdout.startswith("unreachable")
+
+
+async def test_health_waits_for_a_service_that_starts():
+    port = free_port()
+    asking = asyncio.create_task(
+        asyncio.to_thread(ion, "health", "--json", "--wait", "20", "--url", f"http://127.0.0.1:{port}")
+    )
+    async with start("ion", "standalone", "serve", env={"ION_HTTP_BIND": f"127.0.0.1:{port}"}):
+        done = await asking
+    assert done.returncode == 0
+    assert jsons(done.stdout)[0]["status"] == "healthy"
+
+
+async def test_chat_with_a_running_router_waits_while_it_starts():
+    target = f"127.0.0.1:{free_port()}"
+    asking = asyncio.create_task(asyncio.to_thread(ion, "route", "--json", "--server", target, "hello"))
+    async with start("router", "router_service", env={"ION_ROUTER_BIND": target}) as process:
+        await bound_to(process)
+        done = await asking
+    assert done.returncode == 0
+    assert jsons(done.stdout)[0]["persona"]
+
+
+async def test_route_prints_what_http_answers():
+    async with running({}) as chain, httpx.AsyncClient(base_url=chain.url) as http:
+        over_http = (await http.post("/route", json={"message": "왜 이게 안 되죠?"})).json()
+    lines = '{"id": "x", "message": "왜 이게 안 되죠?"}\n'
+    assert jsons(ion("route", "--json", "--file", "-", stdin=lines).stdout) == [{"id": "x"} | over_http]
