@@ -1,0 +1,94 @@
+"""What the gateway knows of the services behind it, from real health services."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from gateway_http import health as gateway_health
+from gateway_http.health import REDIS, HealthMonitor
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@asynccontextmanager
+async def service(servicer):
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            yield channel
+        finally:
+            await server.stop(None)
+
+
+class Hanging(health_pb2_grpc.HealthServicer):
+    async def Check(self, request, context):
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("redis", "enabled", "connected", "healthy"),
+    [(None, False, False, True), (SERVING, True, True, True), (NOT_SERVING, True, False, False)],
+)
+async def test_redis_counts_where_it_is_configured(redis, enabled, connected, healthy):
+    llm = health.aio.HealthServicer()
+    if redis is not None:
+        await llm.set(REDIS, redis)
+    async with service(health.aio.HealthServicer()) as router_channel, service(llm) as llm_channel:
+        monitor = HealthMonitor(router_channel, llm_channel)
+        await monitor.poll()
+    assert monitor.pipeline_ready
+    assert (monitor.redis_enabled, monitor.redis_connected, monitor.healthy) == (enabled, connected, healthy)
+
+
+async def test_a_service_that_is_not_serving_is_not_ready():
+    router = health.aio.HealthServicer()
+    await router.set("", NOT_SERVING)
+    async with service(router) as router_channel, service(health.aio.HealthServicer()) as llm_channel:
+        monitor = HealthMonitor(router_channel, llm_channel)
+        await monitor.poll()
+    assert (monitor.router, monitor.llm_gateway, monitor.pipeline_ready) == (False, True, False)
+
+
+async def test_a_service_that_is_away_or_hangs_is_not_ready(monkeypatch):
+    monkeypatch.setattr(gateway_health, "CHECK_TIMEOUT_SECONDS", 0.1)
+    async with service(Hanging()) as hanging, grpc.aio.insecure_channel("127.0.0.1:1") as away:
+        monitor = HealthMonitor(hanging, away)
+        await asyncio.wait_for(monitor.poll(), 5)
+    assert (monitor.router, monitor.llm_gateway, monitor.healthy) == (False, False, False)
+
+
+async def test_redis_stays_configured_while_the_llm_gateway_is_away():
+    llm = health.aio.HealthServicer()
+    await llm.set(REDIS, SERVING)
+    async with service(health.aio.HealthServicer()) as router_channel:
+        async with service(llm) as llm_channel:
+            monitor = HealthMonitor(router_channel, llm_channel)
+            await monitor.poll()
+            assert monitor.healthy
+        monitor._llm_stub = health_pb2_grpc.HealthStub(grpc.aio.insecure_channel("127.0.0.1:1"))
+        await monitor.poll()
+    assert (monitor.redis_enabled, monitor.redis_connected) == (True, False)
+
+
+async def test_polling_follows_changes_and_ends_with_the_block(monkeypatch):
+    monkeypatch.setattr(gateway_health, "POLL_SECONDS", 0.01)
+    router = health.aio.HealthServicer()
+    async with service(router) as router_channel, service(health.aio.HealthServicer()) as llm_channel:
+        monitor = HealthMonitor(router_channel, llm_channel)
+        async with monitor.polling():
+            assert monitor.pipeline_ready
+            await router.set("", NOT_SERVING)
+            async with asyncio.timeout(5):
+                while monitor.router:
+                    await asyncio.sleep(0.01)
+    assert len(asyncio.all_tasks()) == 1
