@@ -149,6 +149,25 @@ async def test_the_settings_of_the_cache_are_the_ones_used(vertex, server):
         assert 0 < await redis.pttl(key) <= 7000
 
 
+async def test_the_settings_of_the_model_are_the_ones_used(vertex):
+    settings = vertex_settings(vertex, project="my-project", model="model-b", request_timeout_seconds=7)
+    async with gateway_of(settings) as gateway:
+        await gateway.llm.Generate(asking("Hi"))
+    (call,) = vertex.calls
+    assert call.request.model == "projects/my-project/locations/us-central1/publishers/google/models/model-b"
+    assert call.time_remaining_seconds
+    assert 5 < call.time_remaining_seconds < 7
+
+
+async def test_nothing_is_left_of_it_at_the_end(vertex, server):
+    before = asyncio.all_tasks()
+    async with open_llm_gateway(
+        vertex_settings(vertex, redis_url=server.connection_url), health_service.aio.HealthServicer()
+    ):
+        assert asyncio.all_tasks() > before
+    assert asyncio.all_tasks() == before
+
+
 async def test_without_any_cache_it_is_off():
     async with gateway_of(LlmSettings(backend="offline", cache_max_entries=0)) as gateway:
         assert (await gateway.generate()).generation.cache == llm_pb2.CACHE_STATUS_OFF
