@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -141,6 +142,26 @@ async def test_a_server_without_memory_is_refusing_and_not_away(lines):
         assert await store.get("small") == b"v"
         assert lines == [REFUSES]
         await store.close()
+
+
+async def test_a_command_that_is_not_permitted_is_refused_and_said_once(store, redis, lines):
+    await redis.acl_setuser("default", enabled=True, commands=["-get"])
+    for _ in range(3):
+        assert await store.get("k") is None
+    await store.set("k", b"v", ttl_seconds=60)
+    assert await redis.exists("k")
+    assert (store.refusals, store.connected) == (3, True)
+    assert lines == [REFUSES]
+
+
+async def test_a_server_that_wants_a_password_of_late_is_away_while_it_does(store, redis, lines):
+    await redis.config_set("requirepass", "secret")
+    await redis.client_kill_filter(_type="normal", skipme=True)
+    assert await store.get("k") is None
+    await until(lambda: not store.connected)
+    await redis.config_set("requirepass", "")
+    await until(lambda: store.connected)
+    assert lines == [AWAY, BACK]
 
 
 async def test_connections_that_the_server_closed_while_idle_are_made_anew(store, redis, lines):
@@ -282,6 +303,25 @@ async def test_nothing_runs_after_close(server):
     assert await store.get("k") is None
 
 
+async def test_closing_while_commands_are_under_way_leaves_nothing(server, redis):
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    pid, before = await pid_of(redis), asyncio.all_tasks()
+    store = await RedisStore.open(server.connection_url, wait_seconds=0.1)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        asked = [asyncio.create_task(store.get(f"k{number}")) for number in range(20)]
+        asked += [asyncio.create_task(store.set("k", b"v", ttl_seconds=60))]
+        await asyncio.sleep(0)
+        await store.close()
+        assert await asyncio.gather(*asked) == [None] * 21
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert asyncio.all_tasks() == before
+    gc.collect()
+    assert complaints == []
+
+
 async def test_closing_while_away_is_quick(lines):
     store = await RedisStore.open(f"redis://127.0.0.1:{free_port()}")
     await store.close()
@@ -316,18 +356,40 @@ async def test_a_malformed_url_is_refused_without_its_password(url):
     assert raised.value.__suppress_context__
 
 
+def cluster_node() -> ValkeyServer:
+    config = {"cluster-enabled": "yes", "cluster-port": free_port()}  # by default the port + 10000, which may not exist
+    return ValkeyServer(port=free_port(), config=config)
+
+
+async def until_whole(redis: Redis) -> None:
+    async with asyncio.timeout(10):
+        while (await redis.cluster("INFO"))["cluster_state"] != "ok":
+            await asyncio.sleep(0.02)
+
+
 @pytest.fixture
 async def cluster() -> AsyncIterator[ValkeyServer]:
     """A cluster of one node that has all slots."""
-    config = {"cluster-enabled": "yes", "cluster-port": free_port()}  # by default the port + 10000, which may not exist
-    with ValkeyServer(port=free_port(), config=config) as node:
+    with cluster_node() as node:
         async with Redis.from_url(node.connection_url) as redis:
             await redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            async with asyncio.timeout(10):
-                while (await redis.cluster("INFO"))["cluster_state"] != "ok":
-                    await asyncio.sleep(0.02)
+            await until_whole(redis)
             await redis.config_set("requirepass", "p@ss")
         yield node
+
+
+@pytest.fixture
+async def two_nodes() -> AsyncIterator[tuple[Redis, Redis]]:
+    """A cluster of two nodes that have half of the slots each."""
+    with cluster_node() as one, cluster_node() as other:
+        async with Redis.from_url(one.connection_url) as redis, Redis.from_url(other.connection_url) as other_redis:
+            await redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
+            await other_redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
+            bus_port = (await other_redis.config_get("cluster-port"))["cluster-port"]
+            await redis.execute_command("CLUSTER", "MEET", other.host, other.port, bus_port)
+            await until_whole(redis)
+            await until_whole(other_redis)
+            yield redis, other_redis
 
 
 async def test_a_cluster_is_shared_like_one_server(cluster, lines):
@@ -355,6 +417,21 @@ async def test_a_cluster_that_goes_away_comes_back(cluster, lines):
     await store.set("k", b"v", ttl_seconds=60)
     assert await store.get("k") == b"v"
     assert lines == [AWAY, BACK]
+    await store.close()
+
+
+async def test_a_cluster_with_a_node_away_is_away_and_says_so_once(two_nodes, lines):
+    stays, leaves = two_nodes
+    port = stays.connection_pool.connection_kwargs["port"]
+    store = await RedisStore.open(f"redis+cluster://127.0.0.1:{port}", wait_seconds=PATIENT_SECONDS)
+    os.kill(await pid_of(leaves), signal.SIGKILL)
+    await asyncio.gather(*(store.get(f"k{number}") for number in range(20)))  # of both halves
+    await until(lambda: not store.connected)
+    looks_before = await calls_of(stays, "ping")
+    async with asyncio.timeout(10):
+        while await calls_of(stays, "ping") < looks_before + 3:
+            await asyncio.sleep(0.02)
+    assert lines == [AWAY]
     await store.close()
 
 
