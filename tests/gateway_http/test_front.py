@@ -106,7 +106,8 @@ async def test_a_client_that_leaves_cancels_the_block_and_the_front_ends_quietly
         pytest.fail("nobody is there to read")
 
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "state": {}}
-    await asyncio.wait_for(Front(app)(scope, receive, send), 5)
+    async with asyncio.timeout(5):
+        await Front(app)(scope, receive, send)
     assert cancelled.is_set()
     task = asyncio.current_task()
     assert task

@@ -44,6 +44,7 @@ class Process:
             async with self._grew:
                 self.lines.append(line.decode().rstrip())
                 self._grew.notify_all()
+        await self.handle.wait()  # whoever waits for a line is to see that none will come
         async with self._grew:
             self._grew.notify_all()
 

@@ -13,11 +13,14 @@ from tests.stack.harness import bound_to, start, vertex_env
 
 async def test_fifty_at_once_make_one_model_call_and_again_is_a_hit(chain, vertex, unique):
     message = unique("오십 명이 같은 질문을 합니다")
-    vertex.delay(0.2)
+    vertex.delay(0.5)
     responses = await asyncio.gather(*(chain.chat(message) for _ in range(50)))
     assert {response.status_code for response in responses} == {200}
     assert len(vertex.calls) == 1
-    assert Counter(response.headers["X-Cache"] for response in responses) == {"miss": 1, "coalesced": 49}
+    came = Counter(response.headers["X-Cache"] for response in responses)
+    assert came["miss"] == 1
+    assert came["coalesced"] > 0
+    assert came["coalesced"] + came["hit"] == 49  # a hit: taken up after the reply had come
     assert len({response.json()["content"] for response in responses}) == 1
     again = await chain.chat(message)
     assert again.headers["X-Cache"] == "hit"

@@ -210,14 +210,14 @@ class GenerateRequest(_message.Message):
     LANGUAGE_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Model id, such as "gemini-3.5-flash". Empty means the gateway's default model."""
+    """Model id, such as "gemini-3.5-flash", at most 128 characters. Empty means the gateway's default model."""
     persona: _builtins.str
-    """The persona that speaks, for billing labels and the offline backend's voice; it does not change the prompt.
-    Empty means none.
+    """The persona that speaks, at most 128 characters, for billing labels and the offline backend's voice; it does not
+    change the prompt. Empty means none.
     """
     language: _builtins.str
-    """BCP 47 tag of the language of the reply ("ko", "en"), read by the offline backend alone: a model is told by its
-    instructions. Empty means English.
+    """BCP 47 tag of the language of the reply ("ko", "en"), at most 128 characters, read by the offline backend alone: a
+    model is told by its instructions. Empty means English.
     """
     scope: _builtins.str
     """Hard partition of the response cache, up to 256 characters: replies never cross scopes. Empty is the scope
@@ -452,7 +452,7 @@ class CountTokensRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Model id. Empty means the gateway's default model."""
+    """Model id, at most 128 characters. Empty means the gateway's default model."""
     @_builtins.property
     def prompt(self) -> Global___Prompt:
         """What would be sent."""
