@@ -13,16 +13,19 @@ from rich.progress import Progress
 
 from bench import chains, load
 
-CONNECTIONS = (1, 16, 64)
+# As fast as a chain answers; and at a rate that all of them keep up with easily: about 550 requests a second.
+PACED = load.Demand(16, pause_ms=25)
+DEMANDS = (load.Demand(1), load.Demand(16), load.Demand(64), PACED)
+FULL = load.Demand(64)
 DELAY_MS = 100
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one chain at one number of connections, in order of rounds."""
+    """The runs of one chain under one demand, in order of rounds."""
 
     chain: str
-    connections: int
+    demand: load.Demand
     runs: list[load.Run] = field(default_factory=list)
 
     def median(self, value: Callable[[load.Run], float]) -> float:
@@ -53,7 +56,7 @@ def cached(rounds: int, seconds: float) -> tuple[list[Cell], Memory]:
         "standalone": chains.standalone(),
     }
     with load.sample_bodies(distinct=False) as bodies:
-        return _interleave(opened, bodies, "hit", CONNECTIONS, rounds, seconds)
+        return _interleave(opened, bodies, "hit", DEMANDS, rounds, seconds)
 
 
 def delayed(rounds: int, seconds: float) -> tuple[list[Cell], Memory]:
@@ -64,27 +67,27 @@ def delayed(rounds: int, seconds: float) -> tuple[list[Cell], Memory]:
             "three": chains.three(env),
             "standalone": chains.standalone(env),
         }
-        return _interleave(opened, bodies, "miss", (64,), rounds, seconds)
+        return _interleave(opened, bodies, "miss", (FULL,), rounds, seconds)
 
 
 def _interleave(
-    opened: Opened, bodies: Path, x_cache: str, connections: tuple[int, ...], rounds: int, seconds: float
+    opened: Opened, bodies: Path, x_cache: str, demands: tuple[load.Demand, ...], rounds: int, seconds: float
 ) -> tuple[list[Cell], Memory]:
-    cells = [Cell(name, count) for count in connections for name in opened]
+    cells = [Cell(name, demand) for demand in demands for name in opened]
     with ExitStack() as stack, Progress(transient=True) as progress:
         running = {name: stack.enter_context(chain) for name, chain in opened.items()}
         task = progress.add_task("load", total=len(opened) + rounds * len(cells))
 
-        def run(chain: chains.Chain, count: int, length_seconds: float) -> load.Run:
-            result = load.run(chain, bodies, x_cache=x_cache, connections=count, seconds=length_seconds)
+        def run(chain: chains.Chain, demand: load.Demand, length_seconds: float) -> load.Run:
+            result = load.run(chain, bodies, x_cache=x_cache, demand=demand, seconds=length_seconds)
             progress.advance(task)
             return result
 
         for chain in running.values():  # caches filled, code warm
-            run(chain, 4, 2)
+            run(chain, load.Demand(4), 2)
         for _ in range(rounds):
             for cell in cells:
-                cell.runs.append(run(running[cell.chain], cell.connections, seconds))
+                cell.runs.append(run(running[cell.chain], cell.demand, seconds))
         return cells, {name: chain.resident_mb() for name, chain in running.items()}
 
 

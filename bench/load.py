@@ -19,6 +19,17 @@ SCRIPT = Path(__file__).with_name("post.lua")
 
 
 @dataclass(frozen=True)
+class Demand:
+    """How many connections ask at once, each as fast as it is answered, or with a pause before every request."""
+
+    connections: int
+    pause_ms: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.connections}, paced" if self.pause_ms else str(self.connections)
+
+
+@dataclass(frozen=True)
 class Run:
     """One run of one chain."""
 
@@ -56,13 +67,18 @@ def sample_bodies(*, distinct: bool) -> Iterator[Path]:
         yield path
 
 
-def run(chain: Chain, bodies: Path, *, x_cache: str, connections: int, seconds: float) -> Run:
+def run(chain: Chain, bodies: Path, *, demand: Demand, x_cache: str, seconds: float) -> Run:
     """Load for `seconds`; `x_cache` is what the header of that name is meant to say."""
     before = chain.cpu_seconds()
     finished = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(SCRIPT), f"{chain.url}/chat"],
+        ["wrk", "-t1", f"-c{demand.connections}", f"-d{seconds:g}s", "-s", str(SCRIPT), f"{chain.url}/chat"],
         env=os.environ
-        | {"BENCH_BODIES": str(bodies), "BENCH_SEED": f"{random.getrandbits(48):x}", "BENCH_X_CACHE": x_cache},
+        | {
+            "BENCH_BODIES": str(bodies),
+            "BENCH_SEED": f"{random.getrandbits(48):x}",
+            "BENCH_X_CACHE": x_cache,
+            "BENCH_PAUSE_MS": str(demand.pause_ms),
+        },
         capture_output=True,
         text=True,
         check=True,

@@ -1,5 +1,6 @@
 -- Posts the bodies of a file, one a line, in turn; prints what came of it as one line of JSON.
 -- BENCH_BODIES names the file. In each body, "@" stands for a number that no other request has.
+-- BENCH_PAUSE_MS is the pause of each connection before every request.
 -- BENCH_X_CACHE is what the header X-Cache should say: an apology says "off", and would pass for a fast reply.
 local bodies = {}
 for line in io.lines(os.getenv("BENCH_BODIES")) do
@@ -22,6 +23,13 @@ request = function()
   sent = sent + 1
   local body = bodies[(sent % #bodies) + 1]:gsub("@", seed .. "-" .. sent)
   return wrk.format(nil, nil, nil, body)
+end
+
+local pause_ms = tonumber(os.getenv("BENCH_PAUSE_MS"))
+if pause_ms > 0 then
+  delay = function()
+    return pause_ms
+  end
 end
 
 response = function(status, headers)

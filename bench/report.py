@@ -17,8 +17,8 @@ import matplotlib as mpl
 from rich.console import Console
 from rich.table import Table
 
-from bench.cells import DELAY_MS, Cell, ratio
-from bench.load import Run
+from bench.cells import DELAY_MS, DEMANDS, FULL, Cell, ratio
+from bench.load import Demand, Run
 
 RESULTS = Path(__file__).with_name("results")
 TRACED = "three, traced 1 %"
@@ -74,8 +74,8 @@ class Budget:
         ]
 
 
-def find(cells: list[Cell], chain: str, connections: int) -> Cell:
-    return next(cell for cell in cells if (cell.chain, cell.connections) == (chain, connections))
+def find(cells: list[Cell], chain: str, demand: Demand) -> Cell:
+    return next(cell for cell in cells if (cell.chain, cell.demand) == (chain, demand))
 
 
 def cpu(run: Run) -> float:
@@ -91,7 +91,7 @@ def budgets(measured: Measured) -> Iterator[Budget]:
         for name, megabytes in measured.memory["three"].items():
             yield Budget(f"memory after load, {name}", megabytes, 100, "MB")
     if measured.delayed:
-        yield from _delayed_budgets(find(measured.delayed, "three", 64))
+        yield from _delayed_budgets(find(measured.delayed, "three", FULL))
         yield Budget(
             "memory after load, llm with the Vertex client", measured.delayed_memory["three"]["llm"], 180, "MB"
         )
@@ -110,13 +110,13 @@ def _step_budgets(steps: dict[str, float]) -> Iterator[Budget]:
 
 
 def _cached_budgets(cells: list[Cell]) -> Iterator[Budget]:
-    for connections in (1, 16, 64):
-        measured = ratio(find(cells, TRACED, connections), find(cells, "bare", connections), cpu)
-        yield Budget(f"CPU of {TRACED} to the bare chain, cached, {connections} conn.", measured, 1.5, "x")
-    for connections in (1, 16):
-        measured = find(cells, "standalone", connections).median(cpu)
-        yield Budget(f"standalone, cached: CPU a request, {connections} conn.", measured, 0.6, "ms")
-    p50 = find(cells, "standalone", 1).median(lambda run: run.p50_ms)
+    for demand in DEMANDS:
+        measured = ratio(find(cells, TRACED, demand), find(cells, "bare", demand), cpu)
+        yield Budget(f"CPU of {TRACED} to the bare chain, cached, {demand} conn.", measured, 1.5, "x")
+    for demand in (Demand(1), Demand(16)):
+        measured = find(cells, "standalone", demand).median(cpu)
+        yield Budget(f"standalone, cached: CPU a request, {demand} conn.", measured, 0.6, "ms")
+    p50 = find(cells, "standalone", Demand(1)).median(lambda run: run.p50_ms)
     yield Budget("standalone, cached: P50, 1 conn.", p50, 1.0, "ms")
 
 
@@ -182,7 +182,7 @@ def _tables(measured: Measured) -> Iterator[tuple[str, list[str], list[list[str]
 
 
 def _cpu_rows(cells: list[Cell]) -> list[list[str]]:
-    return [_cpu_row(cell, find(cells, "bare", cell.connections)) for cell in cells]
+    return [_cpu_row(cell, find(cells, "bare", cell.demand)) for cell in cells]
 
 
 def _memory_rows(measured: Measured) -> list[list[str]]:
@@ -196,7 +196,7 @@ def _memory_rows(measured: Measured) -> list[list[str]]:
 def _load_row(cell: Cell) -> list[str]:
     return [
         cell.chain,
-        str(cell.connections),
+        str(cell.demand),
         f"{cell.median(lambda run: run.requests_per_second):.0f}",
         f"{cell.median(lambda run: run.p50_ms):.2f}",
         f"{cell.median(lambda run: run.p95_ms):.1f}",
@@ -210,7 +210,7 @@ def _cpu_row(cell: Cell, bare: Cell) -> list[str]:
     low, high = cell.spread(cpu)
     return [
         cell.chain,
-        str(cell.connections),
+        str(cell.demand),
         f"{cell.median(cpu):.2f} ({low:.2f} - {high:.2f})",
         ", ".join(f"{name} {cpu_of(cell, name):.2f}" for name in cell.runs[0].cpu_ms),
         f"{ratio(cell, bare, cpu):.2f}",
@@ -231,7 +231,7 @@ def plot(measured: Measured, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.8), layout="constrained")
-    _plot_cpu(left, [cell for cell in measured.cached if cell.connections == 16])
+    _plot_cpu(left, [cell for cell in measured.cached if cell.demand == Demand(16)])
     _plot_latency(right, measured)
     figure.savefig(path, dpi=110)
 
@@ -250,8 +250,8 @@ def _plot_cpu(axes: Any, cells: list[Cell]) -> None:
 
 def _plot_latency(axes: Any, measured: Measured) -> None:
     for chain in ("bare", "three", "standalone"):
-        cells = [cell for cell in measured.cached if cell.chain == chain]
-        counts = [str(cell.connections) for cell in cells]
+        cells = [cell for cell in measured.cached if cell.chain == chain and not cell.demand.pause_ms]
+        counts = [str(cell.demand) for cell in cells]
         line = axes.plot(
             counts, [cell.median(lambda run: run.p50_ms) for cell in cells], marker="o", label=f"{chain} P50"
         )
