@@ -54,8 +54,6 @@ class Completion:
 
     async def generate(self, request: GenerationRequest, deadline: Deadline) -> Completed:
         """Raises ModelError, or DeadlineExceeded. Cancelling it cancels the model call, unless others wait for it."""
-        if not self._cache.enabled:
-            return await self._call_model(request, deadline, CacheStatus.OFF)
         key = cache_key(request)
         near = self._cache.get_near(key)
         if near is not None:
@@ -65,9 +63,9 @@ class Completion:
             return await self._take_off(key, request, deadline).join(deadline)
         flight.deadline.extend_to(deadline)
         completed = await flight.join(deadline)
-        if completed.cache is CacheStatus.MISS:
-            return Completed(completed.reply, CacheStatus.COALESCED, completed.attempts)
-        return completed
+        if completed.cache is CacheStatus.HIT:
+            return completed
+        return Completed(completed.reply, CacheStatus.COALESCED, completed.attempts)
 
     async def generate_batch(
         self, requests: Sequence[GenerationRequest], *, max_concurrency: int, deadline: Deadline
@@ -109,16 +107,13 @@ class Completion:
         shared = await self._cache.get_shared(key)
         if shared is not None:
             return Completed(shared, CacheStatus.HIT, 0)
-        completed = await self._call_model(request, deadline, CacheStatus.MISS)
-        await self._cache.put(key, completed.reply)
-        return completed
 
-    async def _call_model(self, request: GenerationRequest, deadline: Deadline, cache: CacheStatus) -> Completed:
         async def attempt(location: str, timeout_seconds: float) -> Reply:
             return await self._backend.generate(request, location=location, timeout_seconds=timeout_seconds)
 
         reply, attempts = await self._with_retries(attempt, deadline)
-        return Completed(reply, cache, attempts)
+        await self._cache.put(key, reply)
+        return Completed(reply, CacheStatus.MISS if self._cache.enabled else CacheStatus.OFF, attempts)
 
     async def _with_retries(self, attempt: Callable[[str, float], Awaitable[T]], deadline: Deadline) -> tuple[T, int]:
         """The result and how many attempts it took, each at the next location."""

@@ -271,6 +271,17 @@ async def test_off_calls_the_model_each_time():
     assert len(backend.calls) == 2
 
 
+async def test_without_a_cache_concurrent_equal_requests_still_make_one_call():
+    backend = ScriptedBackend()
+    backend.hold()
+    completion = completion_of(backend, max_entries=0)
+    asked = [asyncio.create_task(completion.generate(asking(), soon())) for _ in range(3)]
+    await until(lambda: bool(backend.calls))
+    backend.release()
+    assert Counter(answer.cache for answer in await asyncio.gather(*asked)) == {OFF: 1, COALESCED: 2}
+    assert len(backend.calls) == 1
+
+
 @pytest.mark.parametrize("failures", [1, MAX_ATTEMPTS - 1])
 async def test_retries_until_it_works_each_time_elsewhere(failures):
     backend = ScriptedBackend(*[ModelUnavailable()] * failures, locations=("a", "b"))
