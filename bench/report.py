@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -47,7 +48,20 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "grpcio": version("grpcio"),
         "load average before": f"{os.getloadavg()[0]:.1f}",
+        "commit": _commit(),
     }
+
+
+def _commit() -> str:
+    """What was measured; "unknown" outside a checkout, marked where files differ from it."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        cwd=RESULTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or "unknown"
 
 
 @dataclass(frozen=True)
