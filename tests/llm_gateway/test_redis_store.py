@@ -247,6 +247,22 @@ async def test_a_hanging_server_is_waited_for_no_longer_than_said(server, redis,
     await store.close()
 
 
+async def test_what_waits_behind_a_hanging_batch_is_never_sent(server, redis):
+    store = await RedisStore.open(server.connection_url, wait_seconds=PATIENT_SECONDS)
+    pid = await pid_of(redis)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        sent = [asyncio.create_task(store.get(f"k{number}")) for number in range(10)]
+        await asyncio.sleep(0.01)  # the batch is under way, and what comes now gathers behind it
+        waits = [asyncio.create_task(store.get(f"k{number}")) for number in range(10, 20)]
+        assert await asyncio.gather(*sent, *waits) == [None] * 20
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await until(lambda: store.connected)
+    assert await calls_of(redis, "get") <= 10
+    await store.close()
+
+
 async def test_what_a_hanging_server_was_asked_ends_for_the_most_patient_too(store, redis):
     pid = await pid_of(redis)
     os.kill(pid, signal.SIGSTOP)
@@ -293,7 +309,7 @@ async def test_a_set_that_was_not_waited_for_still_arrives(store, redis):
             await asyncio.sleep(0.002)
 
 
-async def test_nothing_runs_after_close(server):
+async def test_nothing_runs_after_close(server, redis):
     before = asyncio.all_tasks()
     store = await RedisStore.open(server.connection_url)
     await store.get("k")
@@ -301,6 +317,9 @@ async def test_nothing_runs_after_close(server):
     await store.close()
     assert asyncio.all_tasks() == before
     assert await store.get("k") is None
+    async with asyncio.timeout(5):
+        while len(await redis.client_list()) > 1:  # the one that asks
+            await asyncio.sleep(0.002)
 
 
 async def test_closing_while_commands_are_under_way_leaves_nothing(server, redis):
