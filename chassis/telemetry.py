@@ -39,7 +39,7 @@ _follows_parent = True  # whether the sampler leaves alone what the caller has n
 class CallContext:
     """What identifies a request on its way through the services.
 
-    `traceparent` is "" only between the entry of a request that brings none and the span that begins its trace.
+    Both may be "" between the entry of a request that brings none and the span that begins its trace.
     """
 
     request_id: str = ""
@@ -65,7 +65,7 @@ def enter(request_id: str | None, traceparent: str | None) -> CallContext:
     if not traceparent or not _TRACEPARENT.fullmatch(traceparent):
         traceparent = _new_traceparent() if _tracer is None else ""
     if not request_id or not _REQUEST_ID.fullmatch(request_id):
-        request_id = traceparent[3:35] or f"{random.getrandbits(128):032x}"
+        request_id = traceparent[3:35]
     call = CallContext(request_id, traceparent)
     _current.set(call)
     return call
@@ -117,7 +117,8 @@ def _span(
     with tracer.start_as_current_span(name, context=parent, kind=kind, attributes=attributes) as started:
         carrier: dict[str, str] = {}
         _PROPAGATOR.inject(carrier, context=trace.set_span_in_context(started))
-        token = _current.set(CallContext(call.request_id, carrier.get(TRACEPARENT_KEY, call.traceparent)))
+        traceparent = carrier.get(TRACEPARENT_KEY, call.traceparent)
+        token = _current.set(CallContext(call.request_id or traceparent[3:35], traceparent))
         try:
             yield
         finally:

@@ -65,22 +65,25 @@ def test_log_lines_are_json_with_ids():
 
 
 HOPS = """
+import sys
 from chassis import telemetry
 from opentelemetry.trace import SpanKind
 telemetry.setup('svc', 'error')
-telemetry.enter('req-1', {traceparent!r})
+telemetry.enter({request_id!r}, {traceparent!r})
 with telemetry.span('outer', SpanKind.CLIENT):
     carried = dict(telemetry.outgoing_metadata())
-telemetry.enter('req-1', carried['traceparent'])
+telemetry.enter(carried.get('x-request-id'), carried['traceparent'])
 with telemetry.span('inner', SpanKind.SERVER):
-    pass
+    sys.stdout.write(telemetry.current().request_id)
 getattr(telemetry.trace.get_tracer_provider(), 'force_flush', bool)()
 """
 
 
 def spans(traceparent: str | None, **env: str) -> dict[str, dict]:
     """The spans of two hops, by name."""
-    text = "\n".join(run(HOPS.format(traceparent=traceparent), OTEL_TRACES_EXPORTER="console", **env))
+    text = "\n".join(
+        run(HOPS.format(request_id="req-1", traceparent=traceparent), OTEL_TRACES_EXPORTER="console", **env)
+    )
     decoder, found, position = json.JSONDecoder(), {}, 0
     while (start := text.find("{\n", position)) >= 0:
         span, position = decoder.raw_decode(text, start)
@@ -101,6 +104,19 @@ def test_a_request_without_a_trace_begins_one():
     assert found["inner"]["parent_id"] == found["outer"]["context"]["span_id"]
 
 
+def test_a_request_without_ids_goes_by_the_id_of_the_trace_that_it_begins():
+    program = HOPS.format(request_id=None, traceparent=None)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": "parentbased_always_off"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert re.fullmatch(r"[0-9a-f]{32}", done.stdout)
+
+
 def test_what_the_caller_has_not_sampled_is_left_alone_by_samplers_that_follow_the_parent():
     not_sampled = TRACEPARENT[:-2] + "00"
     assert spans(not_sampled) == {}
@@ -109,6 +125,6 @@ def test_what_the_caller_has_not_sampled_is_left_alone_by_samplers_that_follow_t
 
 
 def test_nothing_is_traced_where_it_was_not_asked_for():
-    program = HOPS.format(traceparent=TRACEPARENT)
+    program = HOPS.format(request_id="req-1", traceparent=TRACEPARENT)
     assert run(program) == []
     assert run(program, OTEL_TRACES_EXPORTER="console", OTEL_SDK_DISABLED="true") == []
