@@ -28,7 +28,7 @@ TRACEPARENT_KEY: Final = "traceparent"
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
-_NOT_SAMPLED: Final = "-00"
+_SAMPLED_FLAG: Final = 0x01
 _NO_SPAN: Final = nullcontext()
 
 _tracer: trace.Tracer | None = None
@@ -100,9 +100,13 @@ def span(
     Free where tracing is off, and where the caller's trace is not sampled.
     """
     call = _current.get()
-    if _tracer is None or (_follows_parent and call.traceparent.endswith(_NOT_SAMPLED)):
+    if _tracer is None or (_follows_parent and call.traceparent and not _is_sampled(call.traceparent)):
         return _NO_SPAN
     return _span(_tracer, call, name, kind, attributes)
+
+
+def _is_sampled(traceparent: str) -> bool:
+    return bool(int(traceparent[-2:], 16) & _SAMPLED_FLAG)  # one flag of several: the SDK sets others too
 
 
 @contextmanager

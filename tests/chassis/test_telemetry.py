@@ -124,6 +124,26 @@ def test_what_the_caller_has_not_sampled_is_left_alone_by_samplers_that_follow_t
     assert spans(None, OTEL_TRACES_SAMPLER="parentbased_traceidratio", OTEL_TRACES_SAMPLER_ARG="0") == {}
 
 
+def test_below_a_hop_that_was_not_sampled_nothing_is_spent():
+    """The context is the one that the SDK writes, with flags of its own."""
+    program = (
+        HOPS.format(request_id=None, traceparent=None) + "\nprint(type(telemetry.span('x', SpanKind.SERVER)).__name__)"
+    )
+    for sampler, kind in (
+        ("parentbased_always_off", "nullcontext"),
+        ("parentbased_always_on", "_GeneratorContextManager"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={"OTEL_TRACES_EXPORTER": "console", "OTEL_TRACES_SAMPLER": sampler},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert done.stdout.endswith(f"{kind}\n")
+
+
 def test_nothing_is_traced_where_it_was_not_asked_for():
     program = HOPS.format(request_id="req-1", traceparent=TRACEPARENT)
     assert run(program) == []
