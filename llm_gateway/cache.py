@@ -51,6 +51,12 @@ def _fields(request: GenerationRequest) -> Iterator[str]:
     for turn in prompt.turns:
         yield turn.role
         yield turn.text
+    # Later fields, each behind a name that is no role, and only where it is set: the keys of earlier releases stay.
+    if parameters.response_json_schema:
+        yield "response_json_schema"
+        yield parameters.response_json_schema
+    if parameters.minimal_thinking:
+        yield "minimal_thinking"
 
 
 def _exact(value: float | None) -> str:

@@ -37,12 +37,15 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """How to generate; None and 0 leave the choice to the model."""
+    """How to generate; None and 0 leave the choice to the model. `response_json_schema` is a JSON object as text; ""
+    means free text."""
 
     temperature: float | None = None
     top_p: float | None = None
     max_output_tokens: int = 0
     stop_sequences: tuple[str, ...] = ()
+    response_json_schema: str = ""
+    minimal_thinking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +108,10 @@ class ModelNotFound(ModelError):
 
 
 class ModelRejected(ModelError):
-    """The model's service says that the request is malformed."""
+    """The model's service says that the request is malformed, or is not able to do what it asks."""
 
-    def __init__(self) -> None:
-        super().__init__(Reason.REASON_MODEL_REJECTED)
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(Reason.REASON_MODEL_REJECTED, message)
 
 
 class ModelBlocked(ModelError):

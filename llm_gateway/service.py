@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import grpc.aio
+from google.protobuf import json_format, struct_pb2
 
 from chassis.deadline import Deadline
 from chassis.errors import InvalidField, IonError, to_failure
@@ -17,6 +18,7 @@ MAX_CONTENTS: Final = 1000
 MAX_OUTPUT_TOKENS: Final = 65536
 MAX_STOP_SEQUENCES: Final = 5
 MAX_STOP_CHARACTERS: Final = 64
+MAX_SCHEMA_CHARACTERS: Final = 8192
 MAX_NAME_CHARACTERS: Final = 128
 MAX_SCOPE_CHARACTERS: Final = 256
 MAX_BATCH: Final = 100
@@ -134,7 +136,15 @@ def _read_parameters(given: llm_pb2.GenerationParameters) -> Parameters:
         f"must be from 0 to {MAX_OUTPUT_TOKENS}",
     )
     _check_stop_sequences(given.stop_sequences)
-    return Parameters(temperature, top_p, given.max_output_tokens, tuple(given.stop_sequences))
+    _check_schema(given.response_json_schema)
+    return Parameters(
+        temperature,
+        top_p,
+        given.max_output_tokens,
+        tuple(given.stop_sequences),
+        given.response_json_schema,
+        given.minimal_thinking,
+    )
 
 
 def _check_stop_sequences(sequences: Iterable[str]) -> None:
@@ -142,6 +152,21 @@ def _check_stop_sequences(sequences: Iterable[str]) -> None:
     allowed = len(lengths) <= MAX_STOP_SEQUENCES and all(1 <= length <= MAX_STOP_CHARACTERS for length in lengths)
     description = f"must have at most {MAX_STOP_SEQUENCES} entries of 1 to {MAX_STOP_CHARACTERS} characters"
     _check(allowed, "parameters.stop_sequences", description)
+
+
+def _check_schema(schema: str) -> None:
+    if schema:
+        description = f"must be a JSON object of at most {MAX_SCHEMA_CHARACTERS} characters"
+        is_object = len(schema) <= MAX_SCHEMA_CHARACTERS and _is_json_object(schema)
+        _check(is_object, "parameters.response_json_schema", description)
+
+
+def _is_json_object(text: str) -> bool:
+    """Read as it is sent on: into a protobuf value, which bounds its depth too."""
+    try:
+        return json_format.Parse(text, struct_pb2.Value()).HasField("struct_value")
+    except (json_format.ParseError, RecursionError):
+        return False
 
 
 def _within(value: float | None, low: float, high: float) -> bool:

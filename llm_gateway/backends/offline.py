@@ -9,7 +9,7 @@ import tomllib
 from importlib import resources
 from typing import Final
 
-from llm_gateway.generation import FinishReason, GenerationRequest, Prompt, Reply, Usage
+from llm_gateway.generation import FinishReason, GenerationRequest, ModelRejected, Prompt, Reply, Usage
 
 MODEL: Final = "offline"
 LOCATION: Final = "local"
@@ -19,7 +19,8 @@ Parts = list[list[str]]
 
 
 class OfflineBackend:
-    """See Backend. Equal requests get equal replies, everywhere and in every version of Python; it never fails.
+    """See Backend. Equal requests get equal replies, everywhere and in every version of Python. It refuses nothing but
+    JSON after a schema, since what it would make up is no model's judgement.
 
     `max_output_tokens` and the other parameters are ignored: they tune a model, and there is none. A reply has
     well under 200 tokens.
@@ -35,6 +36,8 @@ class OfflineBackend:
         self._topics: dict[str, str] = phrases["topic"]
 
     async def generate(self, request: GenerationRequest, *, location: str, timeout_seconds: float) -> Reply:
+        if request.parameters.response_json_schema:
+            raise ModelRejected("The offline backend has no model that could answer after a JSON schema.")
         text = self._compose(request)
         usage = Usage(input_tokens=estimate_prompt_tokens(request.prompt), output_tokens=estimate_tokens(text))
         return Reply(text, MODEL, LOCATION, FinishReason.STOP, usage, offline=True)

@@ -25,6 +25,7 @@ from google.cloud.aiplatform_v1.services.prediction_service.transports.base impo
     PredictionServiceTransport,
 )
 from google.cloud.aiplatform_v1.types import content, prediction_service
+from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
@@ -57,6 +58,7 @@ _CountTokensRequest: Final[Any] = prediction_service.CountTokensRequest.pb()
 _CountTokensResponse: Final[Any] = prediction_service.CountTokensResponse.pb()
 _Content: Final[Any] = content.Content.pb()
 _Part: Final[Any] = content.Part.pb()
+_MINIMAL: Final = int(content.GenerationConfig.ThinkingConfig.ThinkingLevel.MINIMAL)
 
 _CLIENT_METADATA: Final = DEFAULT_CLIENT_INFO.to_grpc_metadata()  # type: ignore[no-untyped-call]
 _routing_metadata: Final[Any] = routing_header.to_grpc_metadata
@@ -212,6 +214,8 @@ def generate_content_request(resource: str, request: GenerationRequest) -> Any:
     )
     _set_system_instruction(message, request.prompt)
     _set_parameters(message, request.parameters)
+    if request.parameters.minimal_thinking:
+        _set_minimal_thinking(message, request.model)
     return message
 
 
@@ -283,6 +287,18 @@ def _set_parameters(message: Any, parameters: Parameters) -> None:
         message.generation_config.max_output_tokens = parameters.max_output_tokens
     if parameters.stop_sequences:
         message.generation_config.stop_sequences.extend(parameters.stop_sequences)
+    if parameters.response_json_schema:
+        message.generation_config.response_mime_type = "application/json"
+        json_format.Parse(parameters.response_json_schema, message.generation_config.response_json_schema)
+
+
+def _set_minimal_thinking(message: Any, model: str) -> None:
+    """Gemini 3 and later have levels and refuse a budget beside them, 2.5 has budgets alone; models before these, and
+    those of others, are not told."""
+    if re.match(r"gemini-([3-9]|\d\d)", model):
+        message.generation_config.thinking_config.thinking_level = _MINIMAL
+    elif model.startswith("gemini-2.5-"):
+        message.generation_config.thinking_config.thinking_budget = 0
 
 
 _ERRORS: Final[dict[grpc.StatusCode, type[ModelNotFound | ModelRejected | ModelCredentials]]] = {

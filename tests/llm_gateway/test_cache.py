@@ -36,6 +36,8 @@ requests = st.builds(
         top_p=st.sampled_from([None, 0.5, 1.0]),
         max_output_tokens=st.sampled_from([0, 1, 11]),
         stop_sequences=st.lists(texts, max_size=2).map(tuple),
+        response_json_schema=texts,
+        minimal_thinking=st.booleans(),
     ),
     persona=texts,
     language=texts,
@@ -94,6 +96,20 @@ def test_each_field_alone_changes_the_key(request, data):
     for field in ("model", "prompt", "parameters", "persona", "language", "scope"):
         changed = replace(request, **{field: getattr(other, field)})
         assert (cache_key(changed) == cache_key(request)) == (changed == request)
+
+
+def test_a_schema_and_little_thinking_each_change_the_key_and_no_turn_can_stand_for_them():
+    parameters = [
+        Parameters(),
+        Parameters(response_json_schema="{}"),
+        Parameters(response_json_schema='{"a": 1}'),
+        Parameters(minimal_thinking=True),
+        Parameters(response_json_schema="{}", minimal_thinking=True),
+    ]
+    keys = {cache_key(GenerationRequest("m", PROMPT, each)) for each in parameters}
+    said = (Turn(Role.USER, "a"), Turn(Role.USER, "response_json_schema"), Turn(Role.USER, "{}"))
+    keys.add(cache_key(GenerationRequest("m", Prompt("", said))))
+    assert len(keys) == 6
 
 
 def test_temperatures_count_to_the_last_bit_and_zero_has_no_sign():

@@ -82,7 +82,14 @@ async def test_everything_asked_reaches_the_backend(stub, backend):
             llm_pb2.Content(text="unspecified"),
         ],
     )
-    parameters = llm_pb2.GenerationParameters(temperature=0, top_p=0.5, max_output_tokens=7, stop_sequences=["END"])
+    parameters = llm_pb2.GenerationParameters(
+        temperature=0,
+        top_p=0.5,
+        max_output_tokens=7,
+        stop_sequences=["END"],
+        response_json_schema='{"type": "object"}',
+        minimal_thinking=True,
+    )
     await stub.Generate(
         llm_pb2.GenerateRequest(
             model="model-b", prompt=prompt, parameters=parameters, persona="Lua", language="ko", scope="user-1"
@@ -90,7 +97,12 @@ async def test_everything_asked_reaches_the_backend(stub, backend):
     )
     turns = (Turn(Role.USER, "안녕"), Turn(Role.MODEL, "Hi!"), Turn(Role.USER, "unspecified"))
     assert backend.calls[0].request == GenerationRequest(
-        "model-b", Prompt("You are Lua.", turns), Parameters(0.0, 0.5, 7, ("END",)), "Lua", "ko", "user-1"
+        "model-b",
+        Prompt("You are Lua.", turns),
+        Parameters(0.0, 0.5, 7, ("END",), '{"type": "object"}', True),
+        "Lua",
+        "ko",
+        "user-1",
     )
 
 
@@ -160,9 +172,15 @@ PARAMETERS = [
     ("stop_sequences", ["a"] * 6),
     ("stop_sequences", [""]),
     ("stop_sequences", ["x" * 65]),
+    ("response_json_schema", "free text"),
+    ("response_json_schema", "[]"),
+    ("response_json_schema", '{"type": "object"'),
+    ("response_json_schema", '{"a":' * 200 + "1" + "}" * 200),
+    ("response_json_schema", "[" * 8000),
+    ("response_json_schema", '{"a": "' + "x" * 8184 + '"}'),
 ]
 INVALID |= {
-    f"{name} {value}": (asked(parameters=llm_pb2.GenerationParameters(**{name: value})), f"parameters.{name}")
+    f"{name} {value}"[:60]: (asked(parameters=llm_pb2.GenerationParameters(**{name: value})), f"parameters.{name}")
     for name, value in PARAMETERS
 }
 
@@ -182,6 +200,7 @@ async def test_a_field_out_of_its_bounds_is_named(request_, field, stub, backend
         asked(model="x" * 128, persona="x" * 128, scope="각" * 256),
         asked(parameters=llm_pb2.GenerationParameters(temperature=2, top_p=1, max_output_tokens=65536)),
         asked(parameters=llm_pb2.GenerationParameters(stop_sequences=["x" * 64] * 5)),
+        asked(parameters=llm_pb2.GenerationParameters(response_json_schema='{"a": "' + "x" * 8183 + '"}')),
     ],
 )
 async def test_bounds_themselves_are_allowed(request_, stub):
@@ -207,6 +226,7 @@ wire_requests = st.builds(
         top_p=st.none() | st.floats(width=32),
         max_output_tokens=st.integers(-(2**31), 2**31 - 1),
         stop_sequences=st.lists(st.text(max_size=70), max_size=6),
+        response_json_schema=st.text(alphabet='{}[]":, a1', max_size=9) | st.text(max_size=5),
     ),
     scope=st.text(max_size=300),
 )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llm_gateway.backends import Backend
 from llm_gateway.backends.offline import OfflineBackend, estimate_tokens, topic_of
-from llm_gateway.generation import FinishReason, GenerationRequest, Prompt, Reply, Role, Turn
+from llm_gateway.generation import FinishReason, GenerationRequest, ModelRejected, Parameters, Prompt, Reply, Role, Turn
 
 MARK_EN = "(offline reply: no model was called)"
 MARK_KO = "(오프라인 응답: 모델을 부르지 않았습니다)"
@@ -144,3 +144,10 @@ async def test_tokens_are_estimated_from_all_that_is_sent():
     prompt = Prompt("12345678", (Turn(Role.USER, "1234"), Turn(Role.MODEL, "가나"), Turn(Role.USER, "12345")))
     assert await OfflineBackend().count_tokens("any", prompt, location="local", timeout_seconds=1.0) == 2 + 1 + 1 + 2
     assert (await reply_to(GenerationRequest("any", prompt))).usage.input_tokens == 6
+
+
+async def test_json_after_a_schema_is_refused_and_says_why():
+    """What it would make up would be taken for a model's judgement."""
+    parameters = Parameters(response_json_schema='{"type": "object"}')
+    with pytest.raises(ModelRejected, match="offline backend"):
+        await reply_to(GenerationRequest("any", Prompt("", (Turn(Role.USER, "a"),)), parameters))

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.cloud.aiplatform_v1 import PredictionServiceAsyncClient
 from google.cloud.aiplatform_v1.services.prediction_service.transports import PredictionServiceGrpcAsyncIOTransport
 from google.oauth2 import service_account
+from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -123,6 +124,32 @@ async def test_parameters_that_are_given_are_sent_zero_included(vertex, backend)
     }
     assert (config.temperature, config.top_p, config.max_output_tokens) == (0.0, 0.5, 77)
     assert list(config.stop_sequences) == ["END", "STOP"]
+
+
+async def test_a_schema_makes_the_reply_json(vertex, backend):
+    schema = {"type": "object", "properties": {"tone": {"enum": ["calm", "급함"]}}, "required": ["tone"]}
+    await ask(backend, GenerationRequest(MODEL, PROMPT, Parameters(response_json_schema=json.dumps(schema))))
+    config = vertex.calls[0].request.generation_config
+    assert config.response_mime_type == "application/json"
+    assert json_format.MessageToDict(config.response_json_schema) == schema
+
+
+@pytest.mark.parametrize(
+    ("model", "sent"),
+    [
+        ("gemini-3.5-flash", {"thinkingLevel": "MINIMAL"}),
+        ("gemini-10-flash", {"thinkingLevel": "MINIMAL"}),
+        ("gemini-2.5-flash", {"thinkingBudget": 0}),
+        ("gemini-2.0-flash", None),
+        ("gemma-4", None),
+    ],
+)
+async def test_minimal_thinking_is_asked_for_in_the_words_of_the_model(vertex, backend, model, sent):
+    await ask(backend, GenerationRequest(model, PROMPT, Parameters(temperature=0.0, minimal_thinking=True)))
+    await ask(backend, GenerationRequest(model, PROMPT, Parameters(temperature=0.0)))
+    told, untold = (json_format.MessageToDict(call.request.generation_config) for call in vertex.calls)
+    assert told.get("thinkingConfig") == sent
+    assert "thinkingConfig" not in untold
 
 
 @pytest.mark.parametrize(

@@ -25,43 +25,43 @@ _sym_db = _symbol_database.Default()
 from ion.error.v1 import reason_pb2 as ion_dot_error_dot_v1_dot_reason__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ion/llm/v1/llm.proto\x12\nion.llm.v1\x1a\x19ion/error/v1/reason.proto\"7\n\x07\x43ontent\x12\x1e\n\x04role\x18\x01 \x01(\x0e\x32\x10.ion.llm.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"K\n\x06Prompt\x12\x1a\n\x12system_instruction\x18\x01 \x01(\t\x12%\n\x08\x63ontents\x18\x02 \x03(\x0b\x32\x13.ion.llm.v1.Content\"\x91\x01\n\x14GenerationParameters\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x05\x12\x16\n\x0estop_sequences\x18\x04 \x03(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_p\"\xac\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x06prompt\x18\x02 \x01(\x0b\x32\x12.ion.llm.v1.Prompt\x12\x34\n\nparameters\x18\x03 \x01(\x0b\x32 .ion.llm.v1.GenerationParameters\x12\x0f\n\x07persona\x18\x04 \x01(\t\x12\x10\n\x08language\x18\x05 \x01(\t\x12\r\n\x05scope\x18\x06 \x01(\t\"j\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x05\x12\x15\n\routput_tokens\x18\x02 \x01(\x05\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x03 \x01(\x05\x12\x17\n\x0fthinking_tokens\x18\x04 \x01(\x05\"\xcb\x01\n\nGeneration\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08location\x18\x02 \x01(\t\x12&\n\x05\x63\x61\x63he\x18\x03 \x01(\x0e\x32\x17.ion.llm.v1.CacheStatus\x12/\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x18.ion.llm.v1.FinishReason\x12 \n\x05usage\x18\x05 \x01(\x0b\x32\x11.ion.llm.v1.Usage\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12\x0f\n\x07offline\x18\x07 \x01(\x08\"L\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12*\n\ngeneration\x18\x02 \x01(\x0b\x32\x16.ion.llm.v1.Generation\"^\n\x14\x42\x61tchGenerateRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.ion.llm.v1.GenerateRequest\x12\x17\n\x0fmax_concurrency\x18\x02 \x01(\x05\"|\n\x13\x42\x61tchGenerateResult\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.ion.llm.v1.GenerateResponseH\x00\x12(\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x15.ion.error.v1.FailureH\x00\x42\t\n\x07outcome\"I\n\x15\x42\x61tchGenerateResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.ion.llm.v1.BatchGenerateResult\"G\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x06prompt\x18\x02 \x01(\x0b\x32\x12.ion.llm.v1.Prompt\"<\n\x13\x43ountTokensResponse\x12\x14\n\x0ctotal_tokens\x18\x01 \x01(\x05\x12\x0f\n\x07offline\x18\x02 \x01(\x08*;\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x0e\n\nROLE_MODEL\x10\x02*\x8a\x01\n\x0b\x43\x61\x63heStatus\x12\x1c\n\x18\x43\x41\x43HE_STATUS_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43\x41\x43HE_STATUS_HIT\x10\x01\x12\x15\n\x11\x43\x41\x43HE_STATUS_MISS\x10\x02\x12\x1a\n\x16\x43\x41\x43HE_STATUS_COALESCED\x10\x03\x12\x14\n\x10\x43\x41\x43HE_STATUS_OFF\x10\x04*c\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x1c\n\x18\x46INISH_REASON_MAX_TOKENS\x10\x02\x32\x80\x02\n\x11LlmGatewayService\x12\x45\n\x08Generate\x12\x1b.ion.llm.v1.GenerateRequest\x1a\x1c.ion.llm.v1.GenerateResponse\x12T\n\rBatchGenerate\x12 .ion.llm.v1.BatchGenerateRequest\x1a!.ion.llm.v1.BatchGenerateResponse\x12N\n\x0b\x43ountTokens\x12\x1e.ion.llm.v1.CountTokensRequest\x1a\x1f.ion.llm.v1.CountTokensResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ion/llm/v1/llm.proto\x12\nion.llm.v1\x1a\x19ion/error/v1/reason.proto\"7\n\x07\x43ontent\x12\x1e\n\x04role\x18\x01 \x01(\x0e\x32\x10.ion.llm.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"K\n\x06Prompt\x12\x1a\n\x12system_instruction\x18\x01 \x01(\t\x12%\n\x08\x63ontents\x18\x02 \x03(\x0b\x32\x13.ion.llm.v1.Content\"\xc9\x01\n\x14GenerationParameters\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x05\x12\x16\n\x0estop_sequences\x18\x04 \x03(\t\x12\x1c\n\x14response_json_schema\x18\x05 \x01(\t\x12\x18\n\x10minimal_thinking\x18\x06 \x01(\x08\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_p\"\xac\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x06prompt\x18\x02 \x01(\x0b\x32\x12.ion.llm.v1.Prompt\x12\x34\n\nparameters\x18\x03 \x01(\x0b\x32 .ion.llm.v1.GenerationParameters\x12\x0f\n\x07persona\x18\x04 \x01(\t\x12\x10\n\x08language\x18\x05 \x01(\t\x12\r\n\x05scope\x18\x06 \x01(\t\"j\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x05\x12\x15\n\routput_tokens\x18\x02 \x01(\x05\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x03 \x01(\x05\x12\x17\n\x0fthinking_tokens\x18\x04 \x01(\x05\"\xcb\x01\n\nGeneration\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08location\x18\x02 \x01(\t\x12&\n\x05\x63\x61\x63he\x18\x03 \x01(\x0e\x32\x17.ion.llm.v1.CacheStatus\x12/\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x18.ion.llm.v1.FinishReason\x12 \n\x05usage\x18\x05 \x01(\x0b\x32\x11.ion.llm.v1.Usage\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12\x0f\n\x07offline\x18\x07 \x01(\x08\"L\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12*\n\ngeneration\x18\x02 \x01(\x0b\x32\x16.ion.llm.v1.Generation\"^\n\x14\x42\x61tchGenerateRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.ion.llm.v1.GenerateRequest\x12\x17\n\x0fmax_concurrency\x18\x02 \x01(\x05\"|\n\x13\x42\x61tchGenerateResult\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.ion.llm.v1.GenerateResponseH\x00\x12(\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x15.ion.error.v1.FailureH\x00\x42\t\n\x07outcome\"I\n\x15\x42\x61tchGenerateResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.ion.llm.v1.BatchGenerateResult\"G\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x06prompt\x18\x02 \x01(\x0b\x32\x12.ion.llm.v1.Prompt\"<\n\x13\x43ountTokensResponse\x12\x14\n\x0ctotal_tokens\x18\x01 \x01(\x05\x12\x0f\n\x07offline\x18\x02 \x01(\x08*;\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x0e\n\nROLE_MODEL\x10\x02*\x8a\x01\n\x0b\x43\x61\x63heStatus\x12\x1c\n\x18\x43\x41\x43HE_STATUS_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43\x41\x43HE_STATUS_HIT\x10\x01\x12\x15\n\x11\x43\x41\x43HE_STATUS_MISS\x10\x02\x12\x1a\n\x16\x43\x41\x43HE_STATUS_COALESCED\x10\x03\x12\x14\n\x10\x43\x41\x43HE_STATUS_OFF\x10\x04*c\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x1c\n\x18\x46INISH_REASON_MAX_TOKENS\x10\x02\x32\x80\x02\n\x11LlmGatewayService\x12\x45\n\x08Generate\x12\x1b.ion.llm.v1.GenerateRequest\x1a\x1c.ion.llm.v1.GenerateResponse\x12T\n\rBatchGenerate\x12 .ion.llm.v1.BatchGenerateRequest\x1a!.ion.llm.v1.BatchGenerateResponse\x12N\n\x0b\x43ountTokens\x12\x1e.ion.llm.v1.CountTokensRequest\x1a\x1f.ion.llm.v1.CountTokensResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ion.llm.v1.llm_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1344
-  _globals['_ROLE']._serialized_end=1403
-  _globals['_CACHESTATUS']._serialized_start=1406
-  _globals['_CACHESTATUS']._serialized_end=1544
-  _globals['_FINISHREASON']._serialized_start=1546
-  _globals['_FINISHREASON']._serialized_end=1645
+  _globals['_ROLE']._serialized_start=1400
+  _globals['_ROLE']._serialized_end=1459
+  _globals['_CACHESTATUS']._serialized_start=1462
+  _globals['_CACHESTATUS']._serialized_end=1600
+  _globals['_FINISHREASON']._serialized_start=1602
+  _globals['_FINISHREASON']._serialized_end=1701
   _globals['_CONTENT']._serialized_start=63
   _globals['_CONTENT']._serialized_end=118
   _globals['_PROMPT']._serialized_start=120
   _globals['_PROMPT']._serialized_end=195
   _globals['_GENERATIONPARAMETERS']._serialized_start=198
-  _globals['_GENERATIONPARAMETERS']._serialized_end=343
-  _globals['_GENERATEREQUEST']._serialized_start=346
-  _globals['_GENERATEREQUEST']._serialized_end=518
-  _globals['_USAGE']._serialized_start=520
-  _globals['_USAGE']._serialized_end=626
-  _globals['_GENERATION']._serialized_start=629
-  _globals['_GENERATION']._serialized_end=832
-  _globals['_GENERATERESPONSE']._serialized_start=834
-  _globals['_GENERATERESPONSE']._serialized_end=910
-  _globals['_BATCHGENERATEREQUEST']._serialized_start=912
-  _globals['_BATCHGENERATEREQUEST']._serialized_end=1006
-  _globals['_BATCHGENERATERESULT']._serialized_start=1008
-  _globals['_BATCHGENERATERESULT']._serialized_end=1132
-  _globals['_BATCHGENERATERESPONSE']._serialized_start=1134
-  _globals['_BATCHGENERATERESPONSE']._serialized_end=1207
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=1209
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=1280
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1282
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1342
-  _globals['_LLMGATEWAYSERVICE']._serialized_start=1648
-  _globals['_LLMGATEWAYSERVICE']._serialized_end=1904
+  _globals['_GENERATIONPARAMETERS']._serialized_end=399
+  _globals['_GENERATEREQUEST']._serialized_start=402
+  _globals['_GENERATEREQUEST']._serialized_end=574
+  _globals['_USAGE']._serialized_start=576
+  _globals['_USAGE']._serialized_end=682
+  _globals['_GENERATION']._serialized_start=685
+  _globals['_GENERATION']._serialized_end=888
+  _globals['_GENERATERESPONSE']._serialized_start=890
+  _globals['_GENERATERESPONSE']._serialized_end=966
+  _globals['_BATCHGENERATEREQUEST']._serialized_start=968
+  _globals['_BATCHGENERATEREQUEST']._serialized_end=1062
+  _globals['_BATCHGENERATERESULT']._serialized_start=1064
+  _globals['_BATCHGENERATERESULT']._serialized_end=1188
+  _globals['_BATCHGENERATERESPONSE']._serialized_start=1190
+  _globals['_BATCHGENERATERESPONSE']._serialized_end=1263
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=1265
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=1336
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1338
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1398
+  _globals['_LLMGATEWAYSERVICE']._serialized_start=1704
+  _globals['_LLMGATEWAYSERVICE']._serialized_end=1960
 # @@protoc_insertion_point(module_scope)

@@ -164,12 +164,23 @@ class GenerationParameters(_message.Message):
     TOP_P_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     STOP_SEQUENCES_FIELD_NUMBER: _builtins.int
+    RESPONSE_JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    MINIMAL_THINKING_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
     """Randomness, 0 to 2. 0 is the least random, and not the same as unset."""
     top_p: _builtins.float
     """Nucleus sampling, above 0 up to 1."""
     max_output_tokens: _builtins.int
     """Most tokens to generate, 1 to 65536. 0 means the model's own limit."""
+    response_json_schema: _builtins.str
+    """A JSON Schema, itself a JSON object, at most 8192 characters: the reply is then one JSON document that fits it, cut
+    where `max_output_tokens` is too small. Empty means free text. The offline backend, which has no model, refuses it
+    with MODEL_REJECTED.
+    """
+    minimal_thinking: _builtins.bool
+    """True asks the model to think as little as it can, for an answer that is wanted at once. False leaves it to the
+    model.
+    """
     @_builtins.property
     def stop_sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Texts that end the reply where the model produces them; at most 5, each 1 to 64 characters."""
@@ -181,10 +192,12 @@ class GenerationParameters(_message.Message):
         top_p: _builtins.float | None = ...,
         max_output_tokens: _builtins.int = ...,
         stop_sequences: _abc.Iterable[_builtins.str] | None = ...,
+        response_json_schema: _builtins.str = ...,
+        minimal_thinking: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "_top_p", b"_top_p", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "_top_p", b"_top_p", "max_output_tokens", b"max_output_tokens", "stop_sequences", b"stop_sequences", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "_top_p", b"_top_p", "max_output_tokens", b"max_output_tokens", "minimal_thinking", b"minimal_thinking", "response_json_schema", b"response_json_schema", "stop_sequences", b"stop_sequences", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
