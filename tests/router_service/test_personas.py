@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from router_service.analysis import INTENTS, PACES, TONES
-from router_service.personas import DEFAULT_DIRECTORY, PersonaFileError, PersonaNotFound, load_personas
+from router_service.personas import (
+    DEFAULT_DIRECTORY,
+    MAX_SUMMARY_CHARACTERS,
+    PersonaFileError,
+    PersonaNotFound,
+    load_personas,
+    table_of,
+)
 
 
 @pytest.fixture
@@ -100,3 +107,51 @@ def test_names_are_found_in_any_case_and_unknown_ones_are_answered_with_the_know
     with pytest.raises(PersonaNotFound, match="Elro, Lua, Nana, Riri") as caught:
         table.get("Bob")
     assert "Bob" not in caught.value.message
+
+
+def test_files_of_editors_are_not_read(folder):
+    (folder / ".#lua.toml").symlink_to("somebody@somewhere:1")  # Emacs
+    (folder / ".lua.toml").write_text("half", "utf-8")
+    (folder / "lua.toml~").write_text("old", "utf-8")
+    assert load_personas(folder).names == ("Elro", "Lua", "Nana", "Riri")
+
+
+def test_what_cannot_be_read_is_refused(folder):
+    (folder / "zoe.toml").mkdir()
+    assert "zoe.toml: cannot be read: is a directory" in refused(folder)
+
+
+def test_a_table_in_place_of_a_value_is_refused_without_naming_our_classes(folder):
+    text = (folder / "riri.toml").read_text("utf-8").split("[affinity.tone]")[0]
+    (folder / "riri.toml").write_text(text + "affinity = 3\n", "utf-8")
+    assert "affinity = 3: must have keys and values of its own" in refused(folder)
+
+
+def test_a_summary_is_one_bounded_line_with_the_name_of_the_file_alone(folder):
+    edit(folder / "riri.toml", 'symbol = "📊"', f'symbol = ""\n"a\\n{"b" * 300}" = 1')
+    with pytest.raises(PersonaFileError) as caught:
+        load_personas(folder)
+    summary = caught.value.summary
+    assert summary.startswith("riri.toml: ")
+    assert str(folder) not in summary
+    assert len(summary.splitlines()) == 1
+    assert len(summary) <= MAX_SUMMARY_CHARACTERS
+    assert len(PersonaFileError(Path("x.toml"), "a\n" + "b" * 300).summary.splitlines()) == 1
+    assert len(PersonaFileError(Path("x.toml"), "b" * 300).summary) == MAX_SUMMARY_CHARACTERS
+
+
+def test_who_has_a_name_twice_is_said(folder):
+    shutil.copy(folder / "lua.toml", folder / "copy.toml")
+    assert "name: must be unique, and lua is in copy.toml, lua.toml" in refused(folder)
+
+
+def test_ten_thousand_personas_are_found_by_name_and_not_all_told():
+    table = load_personas(DEFAULT_DIRECTORY)
+    lua, nana = table.get("Lua"), table.get("Nana")
+    many = {Path(f"{number}.toml"): lua.model_copy(update={"name": f"P{number}"}) for number in range(9_999)}
+    table = table_of(Path(), many | {Path("nana.toml"): nana})
+    assert all(table.get(f"p{number}").name == f"P{number}" for number in range(9_999))
+    assert table.affinities.shape[1] == 10_000
+    with pytest.raises(PersonaNotFound, match=r"must be one of Nana, P0, P1.* and 9980 more") as caught:
+        table.get("Bob")
+    assert len(caught.value.message) < 300
