@@ -1,0 +1,342 @@
+"""Reads messages with trained weights: NumPy alone, the same answer for the same text in whatever company."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from router_service.analysis.features import (
+    BEFORE,
+    BUCKETS,
+    MAX_TOGETHER,
+    Features,
+    extract,
+    readable,
+)
+from router_service.analysis.reading import Analysis, Evidence, Intent, Tone
+from router_service.analysis.rhythm import language_of, rhythm_of
+from router_service.analysis.vocabulary import READ_INTENTS, TONES, TOPICS
+
+SHIPPED: Final = Path(__file__).parent / "weights" / "reader.npz"
+SUBJECTS: Final = (*TOPICS, "none")
+HEADS: Final = (len(TONES), len(READ_INTENTS), len(SUBJECTS))
+COLUMNS: Final = 2 * sum(HEADS) + 1
+_TONE, _INTENT, _SUBJECT = (slice(sum(HEADS[:at]), sum(HEADS[: at + 1])) for at in range(3))
+# Shape (labels, labels): 1 where both belong to one head.
+_SAME_HEAD: Final = np.equal.outer(*[np.repeat(range(3), HEADS)] * 2).astype(np.float64)
+# The columns of the tones, in general and at work; and of each tone against the mean of all.
+_TONES: Final = [*range(len(TONES)), *range(sum(HEADS), sum(HEADS) + len(TONES))]
+_AGAINST_MEAN: Final = np.eye(len(TONES)) - 1 / len(TONES)
+_CALM: Final = TONES.index("calm")
+_SHOWS: Final = 0.1  # probability from which a secondary tone or a topic is named
+_DIGITS: Final = 4  # of a probability: what is left is the same in every order of summation
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be used; says which file and why."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A reader's parameters, for n kept buckets, width w, k units over words, h hidden units and c = 2 * labels + 1
+    columns: the labels as read in general, the labels as read in chats at work, and a gate between the two.
+
+    `kept`, shape (BUCKETS / 8,), uint8: a bit a bucket, packed, set where it has an embedding. `embedding` (n, w) int8,
+    in the order of the buckets, times `scale` (w,). `window` (3 w, k), `window_bias` (k,): over a word's neighbour
+    before, itself and the one after. `hidden` (w + 2 k, h), `hidden_bias` (h,), `out` (h, c), `skip` (w + 2 k, c) and
+    `bias` (c,): over the whole message. All float32. Below `abstain` no tone is likely enough.
+    """
+
+    kept: np.ndarray
+    embedding: np.ndarray
+    scale: np.ndarray
+    window: np.ndarray
+    window_bias: np.ndarray
+    hidden: np.ndarray
+    hidden_bias: np.ndarray
+    out: np.ndarray
+    skip: np.ndarray
+    bias: np.ndarray
+    abstain: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """Words of messages, as numbers. `starts`, shape (messages,), are their first ones, `counts` how many each has.
+
+    `vectors`, shape (words, w): the embeddings of a word's n-grams, summed, over the square root of their number;
+    `bags`, shape (messages, w): the same for all n-grams of a message.
+    """
+
+    starts: np.ndarray
+    counts: np.ndarray
+    vectors: np.ndarray
+    bags: np.ndarray
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """Shapes (messages, tones), (messages, read intents), (messages, topics + none); every row sums to 1."""
+
+    tone: np.ndarray
+    intent: np.ndarray
+    subject: np.ndarray
+
+
+def save_weights(weights: Weights, path: Path, **manifest: object) -> None:
+    """Writes the weights, and beside them a manifest with their checksum; the same bytes for the same weights."""
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(weights).items()}
+    np.savez(buffer, **arrays)
+    path.write_bytes(buffer.getvalue())
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    text = json.dumps({**manifest, "sha256": digest}, indent=2, ensure_ascii=False)
+    path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+
+
+def load_weights(path: Path) -> tuple[Weights, str]:
+    """The weights and their version. Raises WeightsError where they are missing, damaged or of another shape."""
+    try:
+        data = path.read_bytes()
+        manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
+            raise WeightsError(f"{path.name}: is not what its checksum says")
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            weights = Weights(**arrays)
+        if not _fits(weights):
+            raise WeightsError(f"{path.name}: is of another shape than this reader's")
+        return weights, str(manifest["version"])
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{path.name}: cannot be read ({type(error).__name__})") from error
+
+
+def _fits(weights: Weights) -> bool:
+    """Whether types and shapes are those of this reader, for some number of buckets, width and hidden units."""
+    if weights.kept.shape != (BUCKETS // 8,) or weights.kept.dtype != np.uint8 or weights.embedding.dtype != np.int8:
+        return False
+    count, width, units = np.count_nonzero(_kept(weights)), weights.scale.size, weights.hidden_bias.size
+    over_words = weights.window_bias.size
+    shapes = {
+        "embedding": (count, width),
+        "scale": (width,),
+        "window": (3 * width, over_words),
+        "window_bias": (over_words,),
+        "hidden": (width + 2 * over_words, units),
+        "hidden_bias": (units,),
+        "out": (units, COLUMNS),
+        "skip": (width + 2 * over_words, COLUMNS),
+        "bias": (COLUMNS,),
+        "abstain": (),
+    }
+    return all(getattr(weights, name).shape == shape for name, shape in shapes.items())
+
+
+def _kept(weights: Weights) -> np.ndarray:
+    """Shape (BUCKETS,), bool: which have an embedding."""
+    return np.unpackbits(weights.kept).view(np.bool_)
+
+
+class Reader:
+    """Reads any text whatever."""
+
+    def __init__(self, weights: Weights, version: str = "") -> None:
+        count, width = weights.embedding.shape
+        self.version = version
+        self._abstain = float(weights.abstain)
+        self._embedding = np.vstack((weights.embedding, np.zeros((1, width), np.int8)))
+        self._none = count  # the row of whatever has no embedding
+        self._row = np.full(BUCKETS + 1, count, dtype=np.int32)
+        self._row[np.flatnonzero(_kept(weights))] = np.arange(count, dtype=np.int32)
+        # In double precision, so that the digits shown are the same in every order of summation and on every machine.
+        layers = (weights.hidden, weights.hidden_bias, weights.out, weights.skip, weights.bias, weights.window_bias)
+        self._hidden, self._hidden_bias, self._out, self._skip, self._bias, self._window_bias = (
+            each.astype(np.float64) for each in layers
+        )
+        scale = weights.scale.astype(np.float64)[:, np.newaxis]
+        self._hidden[:width] *= scale
+        self._skip[:width] *= scale
+        # Shape (w, 3 k): what a word gives to the one after it, to itself and to the one before.
+        self._window = np.hstack([part * scale for part in np.split(weights.window.astype(np.float64), 3)])
+        self._tone_skip, self._tone_out = self._skip[:, _TONES], self._out[:, _TONES]
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Reader:
+        """The shipped weights, or those of another file. Raises WeightsError."""
+        return cls(*load_weights(path or SHIPPED))
+
+    def read(self, message: str, evidence: int = 0) -> Analysis:
+        """Pure, and the same for the same text. With at most `evidence` words behind its tone."""
+        text = readable(message)
+        features = extract([text])
+        words = self._words(features)
+        over_words = self._over_words(words)
+        summary = _summary(words, over_words)
+        columns = self._columns(summary)
+        chances = _softmax_heads(_blend(columns))[0].round(_DIGITS).tolist()
+        analysis = self._analysis(text, chances)
+        if not evidence:
+            return analysis
+        tone = _likeliest(chances[_TONE])
+        weights = self._word_weights(words, over_words, summary, _gate(columns).item(), tone)
+        return replace(analysis, evidence=_strongest(text, features, weights, evidence))
+
+    def read_all(self, messages: Sequence[str]) -> list[Analysis]:
+        """As `read` of each, at a fraction of the time a message."""
+        texts = [readable(message) for message in messages]
+        chances = self._chances(texts).round(_DIGITS).tolist()
+        return [self._analysis(*each) for each in zip(texts, chances, strict=True)]
+
+    def probabilities(self, messages: Sequence[str]) -> Probabilities:
+        """What `read` decides by."""
+        chances = self._chances([readable(message) for message in messages])
+        return Probabilities(chances[:, _TONE], chances[:, _INTENT], chances[:, _SUBJECT])
+
+    def columns(self, messages: Sequence[str]) -> np.ndarray:
+        """Shape (messages, COLUMNS): what the probabilities are made of, for those who calibrate them."""
+        return self._all_columns([readable(message) for message in messages])
+
+    def _chances(self, texts: Sequence[str]) -> np.ndarray:
+        """Shape (messages, labels), every head's part of a row summing to 1."""
+        return _softmax_heads(_blend(self._all_columns(texts)))
+
+    def _all_columns(self, texts: Sequence[str]) -> np.ndarray:
+        chunks = (texts[at : at + MAX_TOGETHER] for at in range(0, len(texts), MAX_TOGETHER))
+        words = (self._words(extract(chunk)) for chunk in chunks)
+        rows = [self._columns(_summary(each, self._over_words(each))) for each in words]
+        return np.concatenate(rows) if rows else np.zeros((0, COLUMNS))
+
+    def _words(self, features: Features) -> _Words:
+        """Each n-gram counts for the word it begins in or after, the counts of a message for its first word."""
+        starts = features.word_edges[:-1]
+        firsts = features.word_spans[0].copy()
+        firsts[starts] = features.starts
+        totals, found = self._sums(features.characters)
+        totals, found = np.add.reduceat(totals, firsts, axis=0, dtype=np.int32), np.add.reduceat(found, firsts)
+        for buckets, place in ((features.words, slice(None)), (features.counts.T, starts)):
+            more, also_found = self._sums(buckets)
+            totals[place] += more
+            found[place] += also_found
+        vectors = totals / np.sqrt(np.maximum(found, 1))[:, np.newaxis]
+        bags = np.add.reduceat(totals, starts, axis=0)
+        known = np.maximum(np.add.reduceat(found, starts), 1)
+        return _Words(starts, np.diff(features.word_edges), vectors, bags / np.sqrt(known)[:, np.newaxis])
+
+    def _sums(self, buckets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of buckets of shape (m, n): the sums of the embeddings, shape (n, w), and how many there were, shape (n,)."""
+        rows = self._row.take(buckets)
+        sums: np.ndarray = self._embedding.take(rows, axis=0).sum(0, dtype=np.int16)
+        return sums, (rows != self._none).sum(0)
+
+    def _over_words(self, words: _Words) -> np.ndarray:
+        """Shape (words, k): what each word says beside its neighbours."""
+        after, itself, before = np.split(words.vectors @ self._window, 3, axis=1)
+        after[words.starts + words.counts - 1] = 0  # the last word of a message is beside nothing
+        before[words.starts] = 0
+        itself[1:] += after[:-1]
+        itself[:-1] += before[1:]
+        itself += self._window_bias
+        return np.maximum(itself, 0)
+
+    def _columns(self, summary: np.ndarray) -> np.ndarray:
+        """Shape (messages, COLUMNS)."""
+        hidden = np.maximum(summary @ self._hidden + self._hidden_bias, 0)
+        columns: np.ndarray = hidden @ self._out + summary @ self._skip + self._bias
+        return columns
+
+    def _word_weights(
+        self, words: _Words, over_words: np.ndarray, summary: np.ndarray, share: float, tone: int
+    ) -> np.ndarray:
+        """Shape (words,): to first order, what each word of the one message adds to the tone's logit beyond its mean
+        over all tones."""
+        slopes = np.outer((1 - share, share), _AGAINST_MEAN[tone]).ravel()
+        active = summary[0] @ self._hidden + self._hidden_bias > 0
+        pull = self._tone_skip @ slopes + self._hidden @ (active * (self._tone_out @ slopes))
+        width, count = words.vectors.shape[1], len(words.vectors)
+        of_bag, of_mean, of_most = np.split(pull, (width, width + over_words.shape[1]))
+        back = np.where(over_words > 0, of_mean / np.sqrt(count), 0)
+        back += np.where((over_words > 0) & (over_words == over_words.max(axis=0)), of_most, 0)
+        after, itself, before = np.split(self._window, 3, axis=1)
+        slope = back @ itself.T
+        slope[:-1] += back[1:] @ after.T
+        slope[1:] += back[:-1] @ before.T
+        weights: np.ndarray = (words.vectors * slope).sum(axis=1) + words.vectors @ of_bag / np.sqrt(count)
+        return weights
+
+    def _analysis(self, text: str, chances: list[float]) -> Analysis:
+        intents = chances[_INTENT]
+        intent = _likeliest(intents)
+        return Analysis(
+            tone=_tone(chances[_TONE], self._abstain),
+            intent=Intent(READ_INTENTS[intent], intents[intent]),
+            rhythm=rhythm_of(text),
+            topics=_topics(chances[_SUBJECT]),
+            language=language_of(text),
+        )
+
+
+def _summary(words: _Words, over_words: np.ndarray) -> np.ndarray:
+    """Shape (messages, w + 2 k): the bag of each message, and over its words the sum, made even, and the most."""
+    sums = np.add.reduceat(over_words, words.starts, axis=0) / np.sqrt(words.counts)[:, np.newaxis]
+    return np.hstack((words.bags, sums, np.maximum.reduceat(over_words, words.starts, axis=0)))
+
+
+def _strongest(text: str, features: Features, weights: np.ndarray, limit: int) -> tuple[Evidence, ...]:
+    """The words of the one message that spoke most for its tone, strongest first."""
+    shown = text if len(text.lower()) == len(text) else text.lower()
+    found: dict[str, float] = {}
+    for start, stop, weight in zip(*(features.word_spans - BEFORE).tolist(), weights.tolist(), strict=True):
+        if start >= 0 and stop <= len(shown) and weight > 0:
+            word = shown[start:stop]
+            found[word] = max(weight, found.get(word, 0.0))
+    strongest = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:limit]
+    return tuple(Evidence(word, round(weight, _DIGITS)) for word, weight in strongest)
+
+
+def _blend(columns: np.ndarray) -> np.ndarray:
+    """Shape (messages, labels): the logits, between those in general and those at work."""
+    general, at_work = columns[:, : sum(HEADS)], columns[:, sum(HEADS) : -1]
+    logits: np.ndarray = general + _gate(columns) * (at_work - general)
+    return logits
+
+
+def _gate(columns: np.ndarray) -> np.ndarray:
+    """Shape (messages, 1): how much each message is one from a chat at work, 0 to 1."""
+    gate: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * columns[:, -1:])
+    return gate
+
+
+def _softmax_heads(logits: np.ndarray) -> np.ndarray:
+    chances: np.ndarray = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chances /= chances @ _SAME_HEAD
+    return chances
+
+
+def _likeliest(chances: list[float]) -> int:
+    """The first of equals."""
+    return chances.index(max(chances))
+
+
+def _tone(chances: list[float], abstain: float) -> Tone:
+    first = _likeliest(chances)
+    second = _likeliest([*chances[:first], -1.0, *chances[first + 1 :]])
+    if chances[first] < abstain:
+        shown = TONES[first] if first != _CALM else ""
+        return Tone("calm", chances[_CALM], shown, chances[first] if shown else 0.0, abstained=True)
+    if chances[second] < _SHOWS:
+        return Tone(TONES[first], chances[first], "")
+    return Tone(TONES[first], chances[first], TONES[second], chances[second])
+
+
+def _topics(chances: list[float]) -> tuple[tuple[str, float], ...]:
+    shown = [(topic, chance) for topic, chance in zip(TOPICS, chances, strict=False) if chance >= _SHOWS]
+    return tuple(sorted(shown, key=lambda item: (-item[1], item[0])))
