@@ -1,4 +1,4 @@
-"""What single steps cost, in microseconds: medians of seven repeats."""
+"""What single steps cost, in microseconds: medians, of seven repeats where nothing else is said."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import Any
 
 import uvloop
 
+from bench import reader as reading
+from bench.reader import ENGLISH, KOREAN, REPEATS
 from chassis import telemetry
 from chassis.deadline import Deadline
 from chassis.local_channel import LocalServer
@@ -30,42 +32,41 @@ from llm_gateway.cache import ResponseCache
 from llm_gateway.completion import Completion
 from llm_gateway.redis_store import NoStore
 from llm_gateway.service import LlmGatewayServicer
-from router_service.analysis import read
+from router_service import translation
+from router_service.analysis import Analysis, Reader
 from router_service.llm_client import generation_request
 from router_service.personas import DEFAULT_DIRECTORY, load_personas
 from router_service.prompts import instructions
 from router_service.routing import choose, choose_all, signals_of
-from router_service.service import _answer
-
-ENGLISH = "The nightly build keeps failing on the integration tests and I cannot see what changed since Monday"
-KOREAN = (
-    "어제부터 배포 파이프라인이 자꾸 실패하는데 원인을 모르겠어요. 로그를 봐도 이상한 점이 없고, "
-    "팀원들도 다들 바빠서 물어보기가 어렵네요. 어디부터 보면 좋을까요?"
-)
-REPEATS = 7
+from router_service.translation import Reading
 
 
 def measure() -> dict[str, float]:
     """Microseconds by step."""
-    return _pure() | _logging() | uvloop.run(_with_loop())
+    return reading.measure() | _pure() | _logging() | uvloop.run(_with_loop())
 
 
 def _pure() -> dict[str, float]:
-    table = load_personas(DEFAULT_DIRECTORY)
-    analysis = read(ENGLISH)
-    signals = signals_of(analysis, ENGLISH)
+    table, reader = load_personas(DEFAULT_DIRECTORY), Reader.load()
+    read = reader.read
+    signals = signals_of(read(ENGLISH), ENGLISH)
     batch = [signals] * 100
 
     def analyse_and_route(message: str) -> Callable[[], object]:
         return lambda: choose(signals_of(read(message), message), table)
 
+    def with_evidence(message: str) -> None:
+        analysis = read(message)
+        reader.evidence(message, analysis.tone.primary)
+        choose(signals_of(analysis, message), table)
+
     return {
-        f"read, {len(ENGLISH)} characters English": _time(lambda: read(ENGLISH)),
-        f"read, {len(KOREAN)} characters Korean": _time(lambda: read(KOREAN)),
         "choose one": _time(lambda: choose(signals, table)),
         "choose 100 at once, each": _time(lambda: choose_all(batch, table), number=50) / 100,
         "analysis + routing, English": _time(analyse_and_route(ENGLISH)),
         "analysis + routing, Korean": _time(analyse_and_route(KOREAN)),
+        "the same with evidence, English": _time(lambda: with_evidence(ENGLISH)),
+        "the same with evidence, Korean": _time(lambda: with_evidence(KOREAN)),
         "prompt": _time(lambda: instructions(table.personas[0], "calm-medium-inquiry", "en")),
     }
 
@@ -107,7 +108,7 @@ async def _with_loop() -> dict[str, float]:
     servicer = _servicer()
     request = _request()
     results = {"LLM gateway, near-cache hit": await _time_async(lambda: servicer.Generate(request, _NoDeadline()))}
-    results["/chat decoded, validated, encoded"] = await _http()
+    results |= await _http()
     results["unary call, in process"], results["unary call, TCP"] = await _calls(servicer, request)
     return results
 
@@ -147,20 +148,41 @@ async def _calls(servicer: LlmGatewayServicer, request: llm_pb2.GenerateRequest)
 class _CannedRouter(RouterClient):
     """Answers at once, so that what remains is the gateway's own work."""
 
-    def __init__(self, answer: router_pb2.ChatResponse) -> None:
-        self._answer = answer
+    def __init__(self, answer: router_pb2.ChatResponse, routed: router_pb2.RouteResponse) -> None:
+        self._answer, self._routed = answer, routed
 
     async def chat(self, request: router_pb2.ChatRequest, deadline: Deadline) -> router_pb2.ChatResponse:
         return self._answer
 
+    async def route(self, request: router_pb2.RouteRequest, deadline: Deadline) -> router_pb2.RouteResponse:
+        return self._routed
 
-async def _http() -> float:
-    signals = signals_of(read(ENGLISH), ENGLISH)
+
+async def _http() -> dict[str, float]:
+    app = await _gateway()
+    return {
+        "/chat decoded, validated, encoded": await _time_async(_exchange(app, "/chat", {"user_id": "u"})),
+        "/route decoded, validated, encoded": await _time_async(_exchange(app, "/route", {})),
+    }
+
+
+async def _gateway() -> Any:
+    table, analyser = load_personas(DEFAULT_DIRECTORY), Reader.load()
+    analysis: Analysis = analyser.read(ENGLISH)
+    evidence = analyser.evidence(ENGLISH, analysis.tone.primary)
+    reading = Reading(signals_of(analysis, ENGLISH), analysis, evidence, router_pb2.READ_BY_READER)
+    routing = choose(reading.signals, table)
     reply = await _servicer().Generate(_request(), _NoDeadline())
-    answer = _answer(choose(signals, load_personas(DEFAULT_DIRECTORY)), read(ENGLISH), reply)
+    answer = translation.answer(routing, reading, table, reply)
     unused: Any = None
-    app, _ = build_app(load(HttpSettings), _CannedRouter(answer), unused)
-    body = json.dumps({"message": ENGLISH, "user_id": "u"}).encode()
+    router = _CannedRouter(answer, translation.route_response(routing, reading, table))
+    app, _ = build_app(load(HttpSettings), router, unused)
+    return app
+
+
+def _exchange(app: Any, path: str, more: dict[str, str]) -> Callable[[], Awaitable[None]]:
+    """Posts the English message there."""
+    body = json.dumps({"message": ENGLISH, **more}).encode()
     never = asyncio.Event()
 
     async def exchange() -> None:
@@ -175,20 +197,20 @@ async def _http() -> float:
         async def send(_message: Any) -> None:
             pass
 
-        scope: Any = _scope(len(body))
+        scope: Any = _scope(path, len(body))
         await app(scope, receive, send)
 
-    return await _time_async(exchange)
+    return exchange
 
 
-def _scope(length: int) -> dict[str, Any]:
+def _scope(path: str, length: int) -> dict[str, Any]:
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": "POST",
-        "path": "/chat",
-        "raw_path": b"/chat",
+        "path": path,
+        "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
         "scheme": "http",

@@ -118,9 +118,20 @@ def _step_budgets(steps: dict[str, float]) -> Iterator[Budget]:
         yield Budget(
             f"analysis + routing, 100 characters, {language}", steps[f"analysis + routing, {language}"], 100, "µs"
         )
-    name = "/chat decoded, validated, encoded"
-    yield Budget(name, steps[name], 100, "µs")
+    for name, limit in (("/chat decoded, validated, encoded", 100), *_reading_limits(steps)):
+        yield Budget(name, steps[name], limit, "µs")
     yield Budget("logging on the request path: a fallback's record", steps["one log record"], 50, "µs")
+
+
+def _reading_limits(steps: dict[str, float]) -> Iterator[tuple[str, float]]:
+    """What stands in docs/design.md of reading: one message, many, and the start."""
+    for name in steps:
+        if name.startswith("read, "):
+            yield name, 200 if name.endswith("P99") else 100
+        if name.startswith("read 1000"):
+            yield name, 30
+        if name.startswith("load"):
+            yield name, 50_000
 
 
 def _cached_budgets(cells: list[Cell]) -> Iterator[Budget]:
