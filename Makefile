@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TRAIN_READY := $(VENV)/.train-ready
 GEN ?= protos/gen
 # Starts without bytecode take seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
@@ -10,7 +11,7 @@ UV := UV_NO_CONFIG=1 $(BIN)/uv --quiet
 LOCK := $(BIN)/uv --quiet pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
-.PHONY: help setup lock proto proto-check proto-release fmt lint test check run bench clean
+.PHONY: help setup lock proto proto-check proto-release fmt lint test check run bench train clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -24,9 +25,14 @@ $(READY): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	@$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(TRAIN_READY): $(READY) requirements/train.txt
+	@$(UV) pip install --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/train.txt
+	@touch $@
+
 lock: ## Lock the requirements anew (the newest versions that pyproject.toml allows)
 	@$(LOCK) --upgrade --output-file requirements/run.txt
 	@$(LOCK) --upgrade --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	@$(LOCK) --upgrade --group train --constraint requirements/dev.txt --output-file requirements/train.txt
 	@grep -E '^uv==' requirements/dev.txt | cut -d' ' -f1 | $(BIN)/uv --quiet pip compile - --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --output-file requirements/bootstrap.txt
 
@@ -55,7 +61,11 @@ lint: $(READY) ## Check format, lint rules, types and import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-test: $(READY) ## Run every test against real servers that it starts itself
+train: $(TRAIN_READY) ## Train the message reader anew from the labelled messages in DATA
+	@test -n '$(DATA)' || { echo 'usage: make train DATA=folder-of-labelled-messages' >&2; exit 2; }
+	@$(BIN)/python -m router_service.training '$(DATA)'
+
+test: $(TRAIN_READY) ## Run every test against real servers that it starts itself
 	@$(BIN)/python -m pytest
 
 check: lint proto-check test ## Everything that must hold before a commit lands

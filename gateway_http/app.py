@@ -56,6 +56,7 @@ async def chat(
         user_id=data.user_id or "",
         session_id=data.session_id or "",
         persona=data.persona or "",
+        previous_persona=data.previous_persona or "",
     )
     async with cancelled_when_client_leaves(request.scope, request.receive):
         try:
@@ -68,17 +69,18 @@ async def chat(
     return Response(translation.chat_response(answer), headers=headers)
 
 
-@post("/route", status_code=200, responses=_INVALID | _AWAY, tags=["routing"])
+@post("/route", status_code=200, responses=_INVALID | _NOT_FOUND | _AWAY, tags=["routing"])
 async def route(
     state: State, data: schemas.RouteRequest, timeout_seconds: TimeoutHeader = None
 ) -> schemas.RouteResponse:
-    """Choose a persona for a message or a resonance key, without asking a model."""
+    """Choose a persona for a message or a resonance key, without a reply, and say why."""
     if (data.message is None) == (data.resonance_key is None):
         raise InvalidField("message", "exactly one of message and resonance_key must be given")
+    previous = data.previous_persona or ""
     if data.message is not None:
-        message = router_pb2.RouteRequest(message=data.message)
+        message = router_pb2.RouteRequest(message=data.message, previous_persona=previous)
     else:
-        message = router_pb2.RouteRequest(resonance_key=data.resonance_key or "")
+        message = router_pb2.RouteRequest(resonance_key=data.resonance_key or "", previous_persona=previous)
     return translation.route_response(await state.router.route(message, _deadline(state, timeout_seconds)))
 
 
@@ -100,6 +102,7 @@ async def health(state: State) -> schemas.Health:
         router=monitor.router,
         llm_gateway=monitor.llm_gateway,
         redis_cache=schemas.RedisCache(monitor.redis_enabled, monitor.redis_connected),
+        personas=schemas.PersonaFiles(monitor.persona_count, monitor.persona_problem),
     )
 
 

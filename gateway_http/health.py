@@ -10,10 +10,15 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from chassis import telemetry
+from ion.router.v1 import router_pb2, router_pb2_grpc
+
 POLL_SECONDS = 0.5
 CHECK_TIMEOUT_SECONDS = 1.0
 # The name under which the LLM gateway publishes its Redis connection in its health service.
 REDIS = "redis"
+# A trace that nobody samples: what is asked twice a second would bury the traces of requests.
+_UNSAMPLED = ((telemetry.TRACEPARENT_KEY, f"00-{1:032x}-{1:016x}-00"),)
 
 
 class HealthMonitor:
@@ -21,11 +26,14 @@ class HealthMonitor:
 
     def __init__(self, router_channel: grpc.aio.Channel, llm_channel: grpc.aio.Channel) -> None:
         self._router_stub = health_pb2_grpc.HealthStub(router_channel)
+        self._personas_stub = router_pb2_grpc.PersonaRouterServiceStub(router_channel)
         self._llm_stub = health_pb2_grpc.HealthStub(llm_channel)
         self.router = False
         self.llm_gateway = False
         self.redis_enabled = False
         self.redis_connected = False
+        self.persona_count = 0
+        self.persona_problem = ""
 
     @property
     def pipeline_ready(self) -> bool:
@@ -33,18 +41,23 @@ class HealthMonitor:
 
     @property
     def healthy(self) -> bool:
-        return self.pipeline_ready and (self.redis_connected or not self.redis_enabled)
+        return self.pipeline_ready and (self.redis_connected or not self.redis_enabled) and not self.persona_problem
 
     async def poll(self) -> None:
         """One look at everything, at most CHECK_TIMEOUT_SECONDS long."""
-        router, llm, redis = await asyncio.gather(
-            _check(self._router_stub, ""), _check(self._llm_stub, ""), _check(self._llm_stub, REDIS)
+        router, llm, redis, personas = await asyncio.gather(
+            _check(self._router_stub, ""),
+            _check(self._llm_stub, ""),
+            _check(self._llm_stub, REDIS),
+            _count_personas(self._personas_stub),
         )
         self.router = router is True
         self.llm_gateway = llm is True
         self.redis_connected = redis is True
         if self.llm_gateway:
             self.redis_enabled = redis is not None
+        if personas is not None:
+            self.persona_count, self.persona_problem = personas.count, personas.problem
 
     @asynccontextmanager
     async def polling(self) -> AsyncIterator[None]:
@@ -71,3 +84,17 @@ async def _check(stub: health_pb2_grpc.HealthStub, service: str) -> bool | None:
     except grpc.aio.AioRpcError as error:
         return None if error.code() is grpc.StatusCode.NOT_FOUND else False
     return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def _count_personas(
+    stub: router_pb2_grpc.PersonaRouterServiceStub,
+) -> router_pb2.ListPersonasResponse | None:
+    """How many personas there are and what is wrong with the newest; None where nobody says."""
+    request = router_pb2.ListPersonasRequest(count_only=True)
+    try:
+        response: router_pb2.ListPersonasResponse = await stub.ListPersonas(
+            request, timeout=CHECK_TIMEOUT_SECONDS, metadata=_UNSAMPLED
+        )
+    except grpc.aio.AioRpcError:
+        return None
+    return response

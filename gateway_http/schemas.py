@@ -11,6 +11,7 @@ _MESSAGE = Meta(
     examples=["왜 이게 안 되는지 모르겠어요. 답답해요."],
     extra_json_schema={"extra": {"minLength": 1, "maxLength": 1000}},
 )
+_PREVIOUS = Meta(description="Who answered last in this conversation: preferred between near-equals.")
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -19,18 +20,36 @@ class ChatRequest(Struct):
     user_id: Annotated[str | None, Meta(description="Who asks; at most 128 characters.")] = None
     session_id: Annotated[str | None, Meta(description="The conversation; at most 128 characters.")] = None
     persona: Annotated[str | None, Meta(description="The persona that is to answer, whatever the message.")] = None
+    previous_persona: Annotated[str | None, _PREVIOUS] = None
 
 
 class Rhythm(Struct):
     pace: Literal["burst", "flowing", "contemplative", "medium"]
     avg_length: Annotated[float, Meta(description="Mean words a sentence.")]
     punctuation_density: Share
+    confidence: Annotated[float, Meta(ge=0, le=1, description="How far the pace is from turning into another.")]
 
 
 class Tone(Struct):
+    """`abstained`: no tone was likely enough, and calm stands in."""
+
     primary: str
     confidence: Share
     secondary: str | None
+    secondary_confidence: Share
+    abstained: bool
+
+
+class Evidence(Struct):
+    """A word of the message and how much it spoke for the tone, in units of the tone's logit."""
+
+    text: str
+    weight: float
+
+
+ReadBy = Annotated[
+    Literal["reader", "model"] | None, Meta(description="Who read tone and intent; null for a resonance key.")
+]
 
 
 class Intent(Struct):
@@ -55,11 +74,17 @@ class Generation(Struct):
     offline: bool
 
 
+_MARGIN = Meta(
+    description="How far ahead of the next persona in the comparison, tie-breaker and session bonus included."
+)
+
+
 class ChatRouting(Struct):
     secondary_persona: str | None
     reasoning: str
     scores: dict[str, float]
     pinned: bool
+    margin: Annotated[float, _MARGIN]
 
 
 class Failure(Struct):
@@ -73,6 +98,8 @@ class Metadata(Struct, omit_defaults=True):
     rhythm: Rhythm | UnsetType = UNSET
     tone: Tone | UnsetType = UNSET
     routing: ChatRouting | UnsetType = UNSET
+    evidence: list[Evidence] | UnsetType = UNSET
+    read_by: ReadBy | UnsetType = UNSET
     llm: Generation | UnsetType = UNSET
     fallback: bool = False
     error: Failure | UnsetType = UNSET
@@ -88,10 +115,11 @@ class ChatResponse(Struct):
 
 
 class RouteRequest(Struct):
-    """Exactly one of the two."""
+    """Exactly one of message and resonance_key."""
 
     message: Annotated[str, _MESSAGE] | None = None
     resonance_key: Annotated[str, Meta(examples=["frustrated-burst-expressive"])] | None = None
+    previous_persona: Annotated[str | None, _PREVIOUS] = None
 
 
 class Analysis(Struct):
@@ -101,15 +129,19 @@ class Analysis(Struct):
     rhythm: Rhythm
     topics: list[str]
     language: str
+    topic_probabilities: dict[str, float]
+    evidence: list[Evidence]
+    read_by: ReadBy
 
 
 class Contribution(Struct):
-    """What each signal added to a persona's score; the tie-breaker counts in the comparison alone."""
+    """What each signal added to a persona's score; tie-breaker and session bonus count in the comparison alone."""
 
     tone: float
     pace: float
     intent: float
     tie_breaker: float
+    session_bonus: float
 
 
 class RouteResponse(Struct):
@@ -122,6 +154,7 @@ class RouteResponse(Struct):
     reasoning: str
     defaulted_parts: list[str]
     analysis: Analysis
+    margin: Annotated[float, _MARGIN]
 
 
 class Persona(Struct):
@@ -145,6 +178,13 @@ class RedisCache(Struct):
     connected: bool
 
 
+class PersonaFiles(Struct):
+    """`problem` says why the newest persona files are not in use; those before them are."""
+
+    count: int
+    problem: str
+
+
 class Health(Struct):
     status: Literal["healthy", "degraded"]
     version: str
@@ -152,6 +192,7 @@ class Health(Struct):
     router: bool
     llm_gateway: bool
     redis_cache: RedisCache
+    personas: PersonaFiles
 
 
 class ServiceInfo(Struct):

@@ -20,6 +20,7 @@ _FINISH: Final[dict[int, str]] = {
     llm_pb2.FINISH_REASON_STOP: "stop",
     llm_pb2.FINISH_REASON_MAX_TOKENS: "max_tokens",
 }
+_READ_BY: Final[dict[int, Any]] = {router_pb2.READ_BY_READER: "reader", router_pb2.READ_BY_MODEL: "model"}
 
 
 def chat_response(response: router_pb2.ChatResponse) -> schemas.ChatResponse:
@@ -33,8 +34,10 @@ def chat_response(response: router_pb2.ChatResponse) -> schemas.ChatResponse:
             rhythm=_rhythm(response.analysis.rhythm),
             tone=_tone(response.analysis.tone),
             routing=schemas.ChatRouting(
-                routing.secondary_persona or None, routing.reasoning, _scores(routing), routing.pinned
+                routing.secondary_persona or None, routing.reasoning, _scores(routing), routing.pinned, routing.margin
             ),
+            evidence=_evidence(response.analysis),
+            read_by=_READ_BY.get(response.analysis.read_by),
             llm=_generation(response.generation) if response.HasField("generation") else UNSET,
             fallback=response.fallback,
             error=failure(response.failure) if response.fallback else UNSET,
@@ -56,7 +59,9 @@ def route_response(response: router_pb2.RouteResponse) -> schemas.RouteResponse:
         resonance_key=routing.resonance_key,
         scores=_scores(routing),
         contributions={
-            score.persona: schemas.Contribution(score.tone, score.pace, score.intent, score.tie_breaker)
+            score.persona: schemas.Contribution(
+                score.tone, score.pace, score.intent, score.tie_breaker, score.session_bonus
+            )
             for score in routing.scores
         },
         reasoning=routing.reasoning,
@@ -68,7 +73,11 @@ def route_response(response: router_pb2.RouteResponse) -> schemas.RouteResponse:
             rhythm=_rhythm(analysis.rhythm),
             topics=list(analysis.topics),
             language=analysis.language,
+            topic_probabilities=dict(zip(analysis.topics, analysis.topic_probabilities, strict=False)),
+            evidence=_evidence(analysis),
+            read_by=_READ_BY.get(analysis.read_by),
         ),
+        margin=routing.margin,
     )
 
 
@@ -105,12 +114,18 @@ def _scores(routing: router_pb2.Routing) -> dict[str, float]:
 
 
 def _tone(tone: router_pb2.Tone) -> schemas.Tone:
-    return schemas.Tone(tone.primary, tone.confidence, tone.secondary or None)
+    return schemas.Tone(
+        tone.primary, tone.confidence, tone.secondary or None, tone.secondary_confidence, tone.abstained
+    )
+
+
+def _evidence(analysis: router_pb2.Analysis) -> list[schemas.Evidence]:
+    return [schemas.Evidence(word.text, word.weight) for word in analysis.evidence]
 
 
 def _rhythm(rhythm: router_pb2.Rhythm) -> schemas.Rhythm:
     pace: Any = rhythm.pace
-    return schemas.Rhythm(pace, rhythm.avg_length, rhythm.punctuation_density)
+    return schemas.Rhythm(pace, rhythm.avg_length, rhythm.punctuation_density, rhythm.confidence)
 
 
 def _generation(generation: llm_pb2.Generation) -> schemas.Generation:

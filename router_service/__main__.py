@@ -9,7 +9,7 @@ from typing import Any
 from chassis.channel import open_channel
 from chassis.server import Hosted, run
 from chassis.settings import load
-from router_service.assembly import build
+from router_service.assembly import open_persona_router
 from router_service.settings import RouterSettings
 
 
@@ -18,8 +18,8 @@ def main() -> None:
 
     @asynccontextmanager
     async def open_router(_health: Any) -> AsyncIterator[Hosted]:
-        async with open_channel(settings.llm_target) as channel:
-            yield build(settings, channel)
+        async with open_channel(settings.llm_target) as channel, open_persona_router(settings, channel) as hosted:
+            yield hosted
 
     run("router_service", settings, settings.router_bind, "ION_ROUTER_BIND", open_router)
 

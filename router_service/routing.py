@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -17,17 +17,22 @@ from router_service.personas import PersonaTable
 WEIGHTS: Final = np.array([0.5, 0.3, 0.2])
 # One step of 0.2 in a tone affinity: the subject decides between neighbours and never against a clear tone.
 TIE_BREAK: Final = 0.1
+# Below one step of 0.1 in a tone affinity, which is 0.05: whoever answered last stays among near-equals, and no more.
+SESSION_BONUS: Final = 0.03
 
 _TONE_ROW: Final = {tone: row for row, tone in enumerate(TONES)}
 _PACE_ROW: Final = {pace: row for row, pace in enumerate(PACES, start=len(TONES))}
 _INTENT_ROW: Final = {intent: row for row, intent in enumerate(INTENTS, start=len(TONES) + len(PACES))}
 _TOPIC_COLUMN: Final = {topic: column for column, topic in enumerate(TOPICS)}
+MAX_TOLD: Final = 100  # personas whose scores are told one by one
 _SAME: Final = 9  # decimals up to which two scores are the same
+_total: Final = attrgetter("total")
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What a choice rests on. `seed` makes the draw between equals stable: the message or the key itself."""
+    """What a choice rests on. `seed` makes the draw between equals stable: the message or the key itself. `previous` is
+    the name of the persona that answered last, and `language` "" for a key."""
 
     tone: str
     pace: str
@@ -35,6 +40,9 @@ class Signals:
     topics: tuple[tuple[str, float], ...]
     seed: str
     defaulted_parts: tuple[str, ...] = ()
+    previous: str = ""
+    language: str = ""
+    abstained: bool = False
 
     @property
     def key(self) -> str:
@@ -43,7 +51,8 @@ class Signals:
 
 @dataclass(frozen=True, slots=True)
 class PersonaScore:
-    """One persona's match: `score` is tone + pace + intent, 0 to 1; `tie_breaker` counts in the comparison alone."""
+    """One persona's match: `score` is tone + pace + intent, 0 to 1; `tie_breaker` and `session_bonus` count in the
+    comparison alone."""
 
     persona: str
     score: float
@@ -51,27 +60,67 @@ class PersonaScore:
     pace: float
     intent: float
     tie_breaker: float
+    session_bonus: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """What is compared."""
+        return round(self.score + self.tie_breaker + self.session_bonus, _SAME)
 
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """The choice. `scores` is by name; `secondary` is "" where there is one persona only."""
+    """The choice. `scores` is by name; `second` is None where there is one persona only."""
 
-    persona: str
-    secondary: str
-    confidence: float
-    key: str
+    signals: Signals
+    best: PersonaScore
+    second: PersonaScore | None
     scores: tuple[PersonaScore, ...]
-    reasoning: str
-    defaulted_parts: tuple[str, ...] = ()
     pinned: bool = False
 
+    @property
+    def persona(self) -> str:
+        return self.best.persona
 
-def signals_of(analysis: Analysis, message: str) -> Signals:
-    return Signals(analysis.tone.primary, analysis.rhythm.pace, analysis.intent.primary, analysis.topics, seed=message)
+    @property
+    def secondary(self) -> str:
+        return self.second.persona if self.second else ""
+
+    @property
+    def margin(self) -> float:
+        """How far ahead of the second; below 0 only for a pinned persona."""
+        return round(self.best.total - self.second.total, _SAME) if self.second else 0.0
+
+    @property
+    def decided_by(self) -> tuple[str, ...]:
+        """What told near-equals apart: "topic", "session", or both where neither was enough alone, or "draw". Empty
+        where the scores did, and where nothing was to be decided."""
+        if self.second is None or self.pinned:
+            return ()
+        if self.margin == 0:
+            return ("draw",)
+        behind = round(self.second.score - self.best.score, _SAME)
+        if behind < 0:
+            return ()
+        if round(self.best.tie_breaker - self.second.tie_breaker, _SAME) > behind:
+            return ("topic",)
+        return ("session",) if self.best.session_bonus > behind else ("topic", "session")
 
 
-def parse_key(key: str) -> Signals:
+def signals_of(analysis: Analysis, message: str, *, previous: str = "") -> Signals:
+    return Signals(
+        analysis.tone.primary,
+        analysis.rhythm.pace,
+        analysis.intent.primary,
+        analysis.topics,
+        seed=message,
+        previous=previous,
+        language=analysis.language,
+        abstained=analysis.tone.abstained,
+    )
+
+
+def parse_key(key: str, *, previous: str = "") -> Signals:
     """`{tone}-{pace}-{intent}`. A part that is unknown or missing falls back alone, and is named."""
     parts = [part.strip() for part in key.lower().split("-", 2)] + ["", "", ""]
     known = (
@@ -81,7 +130,8 @@ def parse_key(key: str) -> Signals:
     )
     defaulted = tuple(name for name, part in zip(("tone", "pace", "intent"), known, strict=True) if not part)
     tone, pace, intent = (part or default for part, default in zip(known, ("calm", "medium", "inquiry"), strict=True))
-    return Signals(tone, pace, intent, (), seed=f"{tone}-{pace}-{intent}", defaulted_parts=defaulted)
+    seed = f"{tone}-{pace}-{intent}"
+    return Signals(tone, pace, intent, (), seed=seed, defaulted_parts=defaulted, previous=previous)
 
 
 def _known_intent(part: str) -> str:
@@ -94,17 +144,53 @@ def choose(signals: Signals, table: PersonaTable, *, pinned: str = "") -> Routin
 
 
 def choose_all(batch: Sequence[Signals], table: PersonaTable, *, pinned: str = "") -> list[Routing]:
-    """One choice for each, all scores from one product."""
-    rows = np.array([[_TONE_ROW[s.tone], _PACE_ROW[s.pace], _INTENT_ROW[s.intent]] for s in batch], dtype=np.intp)
-    affinities = table.affinities[rows]  # (messages, 3, personas)
-    scores = WEIGHTS @ affinities  # (messages, personas)
-    parts = affinities * WEIGHTS[:, np.newaxis]
-    tie_breakers = TIE_BREAK * (_shares(batch) @ table.fields)
+    """One choice for each, all scores from one product. Of more than MAX_TOLD personas each message has the scores of
+    the MAX_TOLD best, and of the one that is pinned or answered last."""
+    if len(table.names) <= MAX_TOLD:
+        return _choose(batch, table.names, table.affinities, table.fields, pinned)
+    totals = _rows_as_weights(batch) @ table.affinities
+    totals += TIE_BREAK * (_shares(batch) @ table.fields)
+    routings = []
+    for signals, row in zip(batch, totals, strict=True):
+        named = [table.names.index(name) for name in {pinned, signals.previous} if name]
+        told = np.union1d(_foremost(row.round(_SAME), signals.seed), np.array(named, dtype=np.intp))
+        names = tuple(table.names[column] for column in told)
+        routings += _choose([signals], names, table.affinities[:, told], table.fields[:, told], pinned)
+    return routings
+
+
+def _choose(
+    batch: Sequence[Signals], names: tuple[str, ...], affinities: np.ndarray, fields: np.ndarray, pinned: str
+) -> list[Routing]:
+    affine = affinities[_rows(batch)]  # (messages, 3, personas)
+    scores = WEIGHTS @ affine  # (messages, personas)
+    parts = affine * WEIGHTS[:, np.newaxis]
+    tie_breakers = TIE_BREAK * (_shares(batch) @ fields)
     columns = (matrix.round(_SAME).tolist() for matrix in (scores, parts, tie_breakers))
     return [
-        _decide(signals, _scores(table.names, *values), pinned)
+        _decide(signals, _scores(names, signals.previous, *values), pinned)
         for signals, *values in zip(batch, *columns, strict=True)
     ]
+
+
+def _rows(batch: Sequence[Signals]) -> np.ndarray:
+    """Shape (messages, 3): the rows of the affinities that count for each message."""
+    return np.array([[_TONE_ROW[s.tone], _PACE_ROW[s.pace], _INTENT_ROW[s.intent]] for s in batch], dtype=np.intp)
+
+
+def _rows_as_weights(batch: Sequence[Signals]) -> np.ndarray:
+    """Shape (messages, tones + paces + intents): the weight of each row of the affinities for each message."""
+    weights = np.zeros((len(batch), len(_TONE_ROW) + len(_PACE_ROW) + len(_INTENT_ROW)))
+    np.put_along_axis(weights, _rows(batch), WEIGHTS[np.newaxis], axis=1)
+    return weights
+
+
+def _foremost(totals: np.ndarray, seed: str) -> np.ndarray:
+    """The columns of the MAX_TOLD best; of equals at the end a run that begins where the seed says."""
+    last = np.partition(totals, -MAX_TOLD)[-MAX_TOLD]
+    better, equal = np.flatnonzero(totals > last), np.flatnonzero(totals == last)
+    start = int.from_bytes(_draw(seed, "")) % len(equal)
+    return np.concatenate((better, np.roll(equal, -start)[: MAX_TOLD - len(better)]))
 
 
 def _shares(batch: Sequence[Signals]) -> np.ndarray:
@@ -117,10 +203,10 @@ def _shares(batch: Sequence[Signals]) -> np.ndarray:
 
 
 def _scores(
-    names: tuple[str, ...], scores: list[float], parts: list[list[float]], tie_breakers: list[float]
+    names: tuple[str, ...], previous: str, scores: list[float], parts: list[list[float]], tie_breakers: list[float]
 ) -> tuple[PersonaScore, ...]:
     return tuple(
-        PersonaScore(name, min(1.0, score), tone, pace, intent, tie_breaker)
+        PersonaScore(name, min(1.0, score), tone, pace, intent, tie_breaker, SESSION_BONUS if name == previous else 0.0)
         for name, score, tone, pace, intent, tie_breaker in zip(names, scores, *parts, tie_breakers, strict=True)
     )
 
@@ -129,55 +215,16 @@ def _decide(signals: Signals, scores: tuple[PersonaScore, ...], pinned: str) -> 
     ranked = _ranked(scores, signals.seed)
     if pinned:
         ranked.sort(key=lambda score: score.persona != pinned)
-    best = ranked[0]
-    return Routing(
-        persona=best.persona,
-        secondary=ranked[1].persona if len(ranked) > 1 else "",
-        confidence=best.score,
-        key=signals.key,
-        scores=scores,
-        reasoning=_reasoning(signals, ranked, bool(pinned)),
-        defaulted_parts=signals.defaulted_parts,
-        pinned=bool(pinned),
-    )
-
-
-def _total(score: PersonaScore) -> float:
-    return round(score.score + score.tie_breaker, _SAME)
+    return Routing(signals, ranked[0], ranked[1] if len(ranked) > 1 else None, scores, bool(pinned))
 
 
 def _ranked(scores: tuple[PersonaScore, ...], seed: str) -> list[PersonaScore]:
     """Best first; between equals a draw that is the same every time for the same text, and fair over many."""
-    ranked = sorted(scores, key=_total, reverse=True)
-    if all(_total(better) != _total(worse) for better, worse in pairwise(ranked)):
-        return ranked
-    return sorted(scores, key=lambda score: (-_total(score), _draw(seed, score.persona)))
+    totals = [score.total for score in scores]
+    if len(set(totals)) == len(totals):
+        return sorted(scores, key=_total, reverse=True)
+    return sorted(scores, key=lambda score: (-score.total, _draw(seed, score.persona)))
 
 
 def _draw(seed: str, persona: str) -> bytes:
     return hashlib.blake2b(f"{seed}\0{persona}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-
-
-def _reasoning(signals: Signals, ranked: list[PersonaScore], pinned: bool) -> str:
-    best, *others = ranked
-    parts = (
-        f"Tone {signals.tone} ({best.tone:.2f}), pace {signals.pace} ({best.pace:.2f})"
-        f" and intent {signals.intent} ({best.intent:.2f})"
-    )
-    sentences = [f"{parts} give {best.persona} {best.score:.2f}."]
-    if pinned:
-        sentences.append(f"{best.persona} was asked for.")
-    elif others:
-        sentences.append(_comparison(signals, best, others[0]))
-    if signals.defaulted_parts:
-        sentences.append(f"Unknown in the key, so taken as the default: {', '.join(signals.defaulted_parts)}.")
-    return " ".join(sentences)
-
-
-def _comparison(signals: Signals, best: PersonaScore, second: PersonaScore) -> str:
-    if _total(best) == _total(second):
-        return f"{second.persona} matches equally well; a stable draw decided."
-    if best.score <= second.score and best.tie_breaker > second.tie_breaker:
-        subject = " and ".join(topic for topic, _ in signals.topics)
-        return f"{second.persona} is as close ({second.score:.2f}); what the message is about ({subject}) decided."
-    return f"Next is {second.persona} with {second.score:.2f}."

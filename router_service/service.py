@@ -1,4 +1,4 @@
-"""The gRPC servicer of the persona router: wire to domain and back."""
+"""The gRPC servicer of the persona router."""
 
 from __future__ import annotations
 
@@ -6,86 +6,103 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import grpc.aio
 
 from chassis.deadline import Deadline
-from chassis.errors import InvalidField, IonError, Violation, reason_name, to_failure
+from chassis.errors import InvalidField, IonError, Violation, to_failure
 from ion.error.v1.reason_pb2 import Reason
-from ion.llm.v1 import llm_pb2
 from ion.router.v1 import router_pb2, router_pb2_grpc
-from router_service import prompts
-from router_service.analysis import Analysis, Intent, Rhythm, Tone, read
+from router_service import prompts, translation
+from router_service.analysis import Analysis, Intent, Reader, Rhythm, Tone
 from router_service.llm_client import LlmClient, generation_request
-from router_service.personas import Persona, PersonaTable
-from router_service.routing import Routing, Signals, choose, choose_all, parse_key, signals_of
+from router_service.persona_store import PersonaStore
+from router_service.personas import PersonaNotFound, PersonaTable
+from router_service.routing import Signals, choose, choose_all, parse_key, signals_of
+from router_service.second_opinion import SecondOpinion, revised
+from router_service.translation import Reading
 
 MAX_MESSAGE_CHARACTERS: Final = 1000
 MAX_ID_CHARACTERS: Final = 128
 MAX_BATCH: Final = 1000
-FALLBACK_KEY: Final = "error-fallback-statement"
-_READ_AT_A_TIME: Final = 32  # messages of a batch between two turns of the event loop: about 2 ms
+EVIDENCE: Final = 3  # words
+# Of a batch, between two turns of the event loop: about 1 ms, whether they are many short messages or a few long ones.
+MAX_TOGETHER: Final = 16
+MAX_CHARACTERS_TOGETHER: Final = 4000
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _log = logging.getLogger(__name__)
 
-Input = tuple[Signals, Analysis]
-
 
 class PersonaRouterServicer(router_pb2_grpc.PersonaRouterServiceServicer):
-    """Routes messages and lets the chosen persona answer."""
+    """Routes messages and lets the chosen persona answer. A call has the personas that were in use as it began."""
 
-    def __init__(self, personas: PersonaTable, llm: LlmClient, *, request_timeout_seconds: float) -> None:
-        self._personas = personas
+    def __init__(
+        self,
+        store: PersonaStore,
+        reader: Reader,
+        llm: LlmClient,
+        second_opinion: SecondOpinion,
+        *,
+        request_timeout_seconds: float,
+    ) -> None:
+        self._store = store
+        self._reader = reader
         self._llm = llm
+        self._second_opinion = second_opinion
         self._request_timeout_seconds = request_timeout_seconds
 
     async def Route(
         self, request: router_pb2.RouteRequest, context: grpc.aio.ServicerContext
     ) -> router_pb2.RouteResponse:
-        signals, analysis = read_input(request)
-        return route_response(choose(signals, self._personas), analysis)
+        personas = self._store.table
+        asked = read_request(request, personas)
+        reading = (
+            await self._read(asked.message, asked.previous, self._deadline(context))
+            if asked.message
+            else reading_of_key(asked)
+        )
+        return translation.route_response(choose(reading.signals, personas), reading, personas)
 
     async def BatchRoute(
         self, request: router_pb2.BatchRouteRequest, context: grpc.aio.ServicerContext
     ) -> router_pb2.BatchRouteResponse:
+        personas = self._store.table
         if not 1 <= len(request.requests) <= MAX_BATCH:
             raise InvalidField("requests", f"must have 1 to {MAX_BATCH} entries")
-        inputs = await _read_all(request.requests)
-        readable = [item for item in inputs if not isinstance(item, IonError)]
-        routings = iter(choose_all([signals for signals, _ in readable], self._personas) if readable else ())
-        return router_pb2.BatchRouteResponse(
-            results=[
-                router_pb2.BatchRouteResult(failure=to_failure(item))
-                if isinstance(item, IonError)
-                else router_pb2.BatchRouteResult(response=route_response(next(routings), item[1]))
-                for item in inputs
-            ]
-        )
+        response = router_pb2.BatchRouteResponse()
+        for chunk in chunks(request.requests):
+            response.results.extend(self._route_all(chunk, personas))
+            await asyncio.sleep(0)  # other calls have their turn
+        return response
 
     async def Chat(self, request: router_pb2.ChatRequest, context: grpc.aio.ServicerContext) -> router_pb2.ChatResponse:
-        deadline = Deadline.of(context, default_seconds=self._request_timeout_seconds)
+        personas = self._store.table
+        deadline = self._deadline(context)
         message = checked_message(request.message)
         check_id("user_id", request.user_id)
         check_id("session_id", request.session_id)
-        pinned = self._personas.get(request.persona).name if request.persona else ""
+        pinned = known_name(personas, "persona", request.persona)
+        previous = known_name(personas, "previous_persona", request.previous_persona)
 
         clock = Stopwatch()
-        analysis = read(message)
+        reading = await self._read(message, previous, deadline)
         analysis_micros = clock.lap_micros()
-        routing = choose(signals_of(analysis, message), self._personas, pinned=pinned)
-        persona = self._personas.get(routing.persona)
-        instructions = prompts.instructions(persona, routing.key, analysis.language)
+        routing = choose(reading.signals, personas, pinned=pinned)
+        persona = personas.get(routing.persona)
+        language = reading.analysis.language
+        instructions = prompts.instructions(persona, routing.signals.key, language)
         routing_micros = clock.lap_micros()
         try:
-            reply = await self._llm.generate(
-                generation_request(persona, instructions, message, analysis.language), deadline.less_margin()
-            )
+            asked = generation_request(persona, instructions, message, language)
+            reply = await self._llm.generate(asked, deadline.less_margin())
         except IonError as error:
-            response = self._fallback(routing, analysis, error)
+            _log.warning("fallback reply", extra={"reason": error.reason_name, "persona": routing.persona})
+            response = translation.apology(routing, reading, personas, error)
         else:
-            response = _answer(routing, analysis, reply)
+            response = translation.answer(routing, reading, personas, reply)
         response.session_id = request.session_id
         response.timings.analysis_micros = analysis_micros
         response.timings.routing_micros = routing_micros
@@ -95,32 +112,47 @@ class PersonaRouterServicer(router_pb2_grpc.PersonaRouterServiceServicer):
     async def ListPersonas(
         self, request: router_pb2.ListPersonasRequest, context: grpc.aio.ServicerContext
     ) -> router_pb2.ListPersonasResponse:
-        return router_pb2.ListPersonasResponse(personas=[_persona(item) for item in self._personas.personas])
+        personas = self._store.table.personas
+        response = router_pb2.ListPersonasResponse(count=len(personas), problem=self._store.problem)
+        if not request.count_only:
+            response.personas.extend(map(translation.persona, personas))
+        return response
 
     async def GetPersona(
         self, request: router_pb2.GetPersonaRequest, context: grpc.aio.ServicerContext
     ) -> router_pb2.GetPersonaResponse:
-        return router_pb2.GetPersonaResponse(persona=_persona(self._personas.get(request.name)))
+        return router_pb2.GetPersonaResponse(persona=translation.persona(self._store.table.get(request.name)))
 
-    def _fallback(self, routing: Routing, analysis: Analysis, error: IonError) -> router_pb2.ChatResponse:
-        """An apology in the sender's language, beside the reading and the scores as they were."""
-        _log.warning("fallback reply", extra={"reason": reason_name(error.reason), "persona": routing.persona})
-        apologist = self._personas.apologist
-        apology = (apologist.apology or {})["ko" if analysis.language == "ko" else "en"]
-        response = router_pb2.ChatResponse(
-            content=apology,
-            routing=_routing(routing),
-            analysis=_analysis(analysis),
-            fallback=True,
-            failure=to_failure(error),
-        )
-        response.routing.persona = apologist.name
-        response.routing.confidence = 0.0
-        response.routing.resonance_key = FALLBACK_KEY
-        response.routing.reasoning = (
-            f"{routing.persona} was chosen, but the model could not answer. {routing.reasoning}"
-        )
-        return response
+    def _deadline(self, context: grpc.aio.ServicerContext) -> Deadline:
+        return Deadline.of(context, default_seconds=self._request_timeout_seconds)
+
+    async def _read(self, message: str, previous: str, deadline: Deadline) -> Reading:
+        """With a second opinion where one is needed and to be had, and with the words behind the tone."""
+        analysis, read_by = self._reader.read(message, EVIDENCE), router_pb2.READ_BY_READER
+        opinion = await self._second_opinion.on(message, analysis, deadline)
+        if opinion is not None:
+            analysis, read_by = revised(analysis, opinion, message, self._reader), router_pb2.READ_BY_MODEL
+        return Reading(signals_of(analysis, message, previous=previous), analysis, read_by)
+
+    def _route_all(
+        self, requests: Sequence[router_pb2.RouteRequest], personas: PersonaTable
+    ) -> list[router_pb2.BatchRouteResult]:
+        asked = [_asked_or_error(request, personas) for request in requests]
+        messages = [item.message for item in asked if isinstance(item, Asked) and item.message]
+        analyses = iter(self._reader.read_all(messages))
+        readings = [
+            _reading_of_message(next(analyses), item) if item.message else reading_of_key(item)
+            for item in asked
+            if isinstance(item, Asked)
+        ]
+        routings = choose_all([reading.signals for reading in readings], personas) if readings else []
+        responses = map(translation.route_response, routings, readings, [personas] * len(readings))
+        return [
+            router_pb2.BatchRouteResult(failure=to_failure(item))
+            if isinstance(item, IonError)
+            else router_pb2.BatchRouteResult(response=next(responses))
+            for item in asked
+        ]
 
 
 class Stopwatch:
@@ -132,6 +164,34 @@ class Stopwatch:
     def lap_micros(self) -> int:
         last, self._last = self._last, time.perf_counter_ns()
         return (self._last - last) // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be routed: a message, or where that is empty a key; and who answered last."""
+
+    message: str
+    key: str
+    previous: str
+
+
+def read_request(request: router_pb2.RouteRequest, personas: PersonaTable) -> Asked:
+    """Raises IonError where there is nothing to route."""
+    previous = known_name(personas, "previous_persona", request.previous_persona)
+    given = request.WhichOneof("input")
+    if given == "message":
+        return Asked(checked_message(request.message), "", previous)
+    if given == "resonance_key":
+        check_id("resonance_key", request.resonance_key)
+        return Asked("", request.resonance_key, previous)
+    raise InvalidField("input", "must have a message or a resonance_key")
+
+
+def _asked_or_error(request: router_pb2.RouteRequest, personas: PersonaTable) -> Asked | IonError:
+    try:
+        return read_request(request, personas)
+    except IonError as error:
+        return error
 
 
 def checked_message(text: str) -> str:
@@ -157,99 +217,44 @@ def check_id(field: str, value: str) -> None:
         raise InvalidField(field, f"must have at most {MAX_ID_CHARACTERS} characters")
 
 
-def read_input(request: router_pb2.RouteRequest) -> Input:
-    """What a message says, or a key. Raises IonError where neither is usable."""
-    given = request.WhichOneof("input")
-    if given == "message":
-        message = checked_message(request.message)
-        analysis = read(message)
-        return signals_of(analysis, message), analysis
-    if given == "resonance_key":
-        check_id("resonance_key", request.resonance_key)
-        signals = parse_key(request.resonance_key)
-        return signals, _analysis_of_key(signals)
-    raise InvalidField("input", "must have a message or a resonance_key")
+def known_name(personas: PersonaTable, field: str, name: str) -> str:
+    """The persona's own name, or "" where none is given. Raises IonError, which names the field."""
+    try:
+        return personas.get(name).name if name else ""
+    except PersonaNotFound as error:
+        violations = [Violation(field, violation.description) for violation in error.violations]
+        raise IonError(error.reason, error.message, violations=violations) from error
 
 
-async def _read_all(requests: Sequence[router_pb2.RouteRequest]) -> list[Input | IonError]:
-    inputs: list[Input | IonError] = []
-    for number, request in enumerate(requests):
-        if number % _READ_AT_A_TIME == _READ_AT_A_TIME - 1:
-            await asyncio.sleep(0)  # other calls have their turn
-        try:
-            inputs.append(read_input(request))
-        except IonError as error:
-            inputs.append(error)
-    return inputs
+def chunks(requests: Sequence[router_pb2.RouteRequest]) -> Iterator[Sequence[router_pb2.RouteRequest]]:
+    """The requests in order, as many at a time as fit between two turns of the event loop; at least one."""
+    start, characters = 0, 0
+    for at, request in enumerate(requests):
+        length = min(len(request.message), MAX_MESSAGE_CHARACTERS)
+        if at > start and (at - start == MAX_TOGETHER or characters + length > MAX_CHARACTERS_TOGETHER):
+            yield requests[start:at]
+            start, characters = at, 0
+        characters += length
+    yield requests[start:]
+
+
+def _reading_of_message(analysis: Analysis, asked: Asked) -> Reading:
+    signals = signals_of(analysis, asked.message, previous=asked.previous)
+    return Reading(signals, analysis, router_pb2.READ_BY_READER)
+
+
+def reading_of_key(asked: Asked) -> Reading:
+    signals = parse_key(asked.key, previous=asked.previous)
+    return Reading(signals, _analysis_of_key(signals))
 
 
 def _analysis_of_key(signals: Signals) -> Analysis:
     """What a key says is certain, but for the parts that fell back."""
-    certain = {part: float(part not in signals.defaulted_parts) for part in ("tone", "intent")}
+    certain = {part: float(part not in signals.defaulted_parts) for part in ("tone", "pace", "intent")}
     return Analysis(
         tone=Tone(signals.tone, certain["tone"], ""),
         intent=Intent(signals.intent, certain["intent"]),
-        rhythm=Rhythm(signals.pace, 0.0, 0.0),
+        rhythm=Rhythm(signals.pace, 0.0, 0.0, certain["pace"]),
         topics=(),
         language="",
-    )
-
-
-def _answer(routing: Routing, analysis: Analysis, reply: llm_pb2.GenerateResponse) -> router_pb2.ChatResponse:
-    return router_pb2.ChatResponse(
-        content=reply.text, routing=_routing(routing), analysis=_analysis(analysis), generation=reply.generation
-    )
-
-
-def route_response(routing: Routing, analysis: Analysis) -> router_pb2.RouteResponse:
-    return router_pb2.RouteResponse(routing=_routing(routing), analysis=_analysis(analysis))
-
-
-def _routing(routing: Routing) -> router_pb2.Routing:
-    return router_pb2.Routing(
-        persona=routing.persona,
-        secondary_persona=routing.secondary,
-        confidence=routing.confidence,
-        resonance_key=routing.key,
-        scores=[
-            router_pb2.PersonaScore(
-                persona=score.persona,
-                score=score.score,
-                tone=score.tone,
-                pace=score.pace,
-                intent=score.intent,
-                tie_breaker=score.tie_breaker,
-            )
-            for score in routing.scores
-        ],
-        reasoning=routing.reasoning,
-        defaulted_parts=routing.defaulted_parts,
-        pinned=routing.pinned,
-    )
-
-
-def _analysis(analysis: Analysis) -> router_pb2.Analysis:
-    tone, intent, rhythm = analysis.tone, analysis.intent, analysis.rhythm
-    return router_pb2.Analysis(
-        tone=router_pb2.Tone(primary=tone.primary, confidence=tone.confidence, secondary=tone.secondary),
-        intent=router_pb2.Intent(primary=intent.primary, confidence=intent.confidence),
-        rhythm=router_pb2.Rhythm(
-            pace=rhythm.pace, avg_length=rhythm.avg_length, punctuation_density=rhythm.punctuation_density
-        ),
-        topics=[topic for topic, _ in analysis.topics],
-        language=analysis.language,
-    )
-
-
-def _persona(persona: Persona) -> router_pb2.Persona:
-    return router_pb2.Persona(
-        name=persona.name,
-        korean_name=persona.korean_name,
-        role=persona.role,
-        symbol=persona.symbol,
-        traits=persona.traits,
-        strengths=persona.strengths,
-        preferred_tones=persona.preferred_tones,
-        prompt_style=persona.prompt_style,
-        topics=persona.topics,
     )

@@ -21,37 +21,42 @@ class Manner:
     as_json: bool
 
 
-async def say(router: Router, message: str, manner: Manner) -> bool:
-    """Send one message and print the answer. False where it was an apology."""
-    request = router_pb2.ChatRequest(message=message, persona=manner.persona, session_id=manner.session_id)
+async def say(router: Router, message: str, manner: Manner, *, previous: str = "") -> str:
+    """Send one message and print the answer; `previous` answered last. Returns who answered, "" where it was an
+    apology."""
+    request = router_pb2.ChatRequest(
+        message=message, persona=manner.persona, session_id=manner.session_id, previous_persona=previous
+    )
     response = await router.chat(request)
     symbols = {} if manner.as_json else {item.name: item.symbol for item in (await router.list_personas()).personas}
     show.chat(response, symbols, as_json=manner.as_json)
-    return not response.fallback
+    return "" if response.fallback else response.routing.persona
 
 
 async def say_once(clients: AbstractAsyncContextManager[Router], message: str, manner: Manner) -> bool:
     async with clients as router:
-        return await say(router, message, manner)
+        return bool(await say(router, message, manner))
 
 
 def converse(runner: asyncio.Runner, clients: AbstractAsyncContextManager[Router], manner: Manner) -> None:
     """Read, answer, repeat, until end of file, Ctrl-C or /quit."""
     stack = AsyncExitStack()
     router = runner.run(stack.enter_async_context(clients))
+    previous = ""
     show.err.print("Say something; /quit or Ctrl-D ends.", style="dim")
     try:
         with suppress(EOFError, KeyboardInterrupt):
             while (line := input("> ").strip()) != "/quit":
                 if line:
-                    _answer(runner, router, line, manner)
+                    previous = _answer(runner, router, line, manner, previous) or previous
     finally:
         runner.run(stack.aclose())
 
 
-def _answer(runner: asyncio.Runner, router: Router, line: str, manner: Manner) -> None:
-    """A message that cannot be answered does not end the session."""
+def _answer(runner: asyncio.Runner, router: Router, line: str, manner: Manner, previous: str) -> str:
+    """Who answered, "" where nobody did. A message that cannot be answered does not end the session."""
     try:
-        runner.run(say(router, line, manner))
+        return runner.run(say(router, line, manner, previous=previous))
     except IonError as error:
         show.err.print(f"ion: {error.message}", style="red", markup=False)
+        return ""

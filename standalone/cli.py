@@ -29,6 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+personas_app = typer.Typer(rich_markup_mode=None)
+app.add_typer(personas_app, name="personas")
 
 Target = Annotated[
     str | None,
@@ -107,12 +109,76 @@ def route(
     _finish(_run(route_one(clients, message, key, as_json=as_json)))
 
 
-@app.command(epilog="Examples:  ion personas   |   ion personas --json")
-def personas(server: Target = None, timeout: Timeout = 30.0, as_json: Json = False) -> None:
-    """List the personas."""
+@app.command(
+    "eval",
+    epilog="Examples:  ion eval test.tsv   |   ion eval a.tsv b.tsv.gz --nopunct --compare new.npz --plot eval.png",
+)
+def evaluate(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="TSV, plain or .gz, with lang, source, tone, intent and text in its header, and perhaps personas.",
+        ),
+    ],
+    weights: Annotated[Path | None, typer.Option(help="Weights of the reader; by default the shipped ones.")] = None,
+    compare: Annotated[Path | None, typer.Option(help="Weights of a second reader, to set beside the first.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the figures into this PNG.")] = None,
+    nopunct: Annotated[
+        bool, typer.Option("--nopunct", help="Read them without punctuation too, as of the sources <source>_nopunct.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure how well messages are read, against labelled ones, and whether they reach one of their personas."""
+    from standalone.evaluate import evaluate as run
+
+    run(files, weights, compare, plot, nopunct=nopunct, as_json=as_json)
+
+
+@personas_app.callback(
+    invoke_without_command=True,
+    epilog="Examples:  ion personas   |   ion personas --json   |   ion personas import friend.png",
+)
+def personas(context: typer.Context, server: Target = None, timeout: Timeout = 30.0, as_json: Json = False) -> None:
+    """List the personas; with a command, import or export one as a Character Card."""
     from standalone.route import list_personas
 
-    _finish(_run(list_personas(_clients(server, timeout), as_json=as_json)))
+    if context.invoked_subcommand is None:
+        _finish(_run(list_personas(_clients(server, timeout), as_json=as_json)))
+
+
+@personas_app.command(
+    "import", epilog="Examples:  ion personas import friend.png   |   ion personas import lua.json --into mine --force"
+)
+def import_persona(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A Character Card, version 3 or 2: PNG or JSON.")],
+    into: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of persona files; by default ION_PERSONAS_DIR.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the persona that has the name.")] = False,
+) -> None:
+    """Make a persona file of a Character Card, where it can be used beside the others."""
+    from standalone.personas import import_card
+
+    import_card(file, into or load(RouterSettings).personas_dir, force=force)
+
+
+@personas_app.command(
+    "export", epilog="Examples:  ion personas export Lua   |   ion personas export Lua --out lua.png --image face.png"
+)
+def export_persona(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a persona of ION_PERSONAS_DIR.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Ends in .json or .png; without it JSON is printed.")
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(metavar="IN.png", help="Picture of the card; by default one with the name.")
+    ] = None,
+) -> None:
+    """Make a Character Card, version 3, of a persona."""
+    from standalone.personas import export_card
+
+    export_card(name, load(RouterSettings).personas_dir, out, image)
 
 
 @app.command(epilog="Examples:  ion health   |   ion health --wait 10")

@@ -15,7 +15,7 @@ from chassis.server import SERVING, CallGuard, Hosted, add_health_and_reflection
 from chassis.settings import Bind, Settings
 from llm_gateway.assembly import open_llm_gateway
 from llm_gateway.settings import LlmSettings
-from router_service.assembly import build as build_router
+from router_service.assembly import open_persona_router
 from router_service.settings import RouterSettings
 
 
@@ -46,12 +46,13 @@ async def open_pipeline(router_settings: RouterSettings, llm_settings: LlmSettin
     llm_health = health_service.aio.HealthServicer()
     async with open_llm_gateway(llm_settings, llm_health) as hosted_llm:
         llm = await _host(hosted_llm, llm_health)
-        router = await _host(build_router(router_settings, llm.channel), health_service.aio.HealthServicer())
-        try:
-            yield Pipeline(router, llm)
-        finally:
-            await router.server.stop(router_settings.grace_seconds)
-            await llm.server.stop(llm_settings.grace_seconds)
+        async with open_persona_router(router_settings, llm.channel) as hosted_router:
+            router = await _host(hosted_router, health_service.aio.HealthServicer())
+            try:
+                yield Pipeline(router, llm)
+            finally:
+                await router.server.stop(router_settings.grace_seconds)
+                await llm.server.stop(llm_settings.grace_seconds)
 
 
 async def _host(hosted: Hosted, health: health_service.aio.HealthServicer) -> Part:

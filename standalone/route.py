@@ -29,6 +29,7 @@ class Line(msgspec.Struct):
 
     message: str
     id: str | int | None = None
+    previous_persona: str | None = None
 
 
 Item = Line | str  # a line that could not be read is the reason why
@@ -94,7 +95,11 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 async def _route_batch(router: Router, batch: list[Item]) -> list[dict[str, Any]]:
     """One object a line: the choice, or an `error`; with the line's id where it has one."""
-    requests = [router_pb2.RouteRequest(message=item.message) for item in batch if isinstance(item, Line)]
+    requests = [
+        router_pb2.RouteRequest(message=item.message, previous_persona=item.previous_persona or "")
+        for item in batch
+        if isinstance(item, Line)
+    ]
     results = iter((await router.batch_route(requests)).results if requests else ())
     return [_answer(item, next(results) if isinstance(item, Line) else None) for item in batch]
 

@@ -36,7 +36,7 @@ def chat(response: router_pb2.ChatResponse, symbols: dict[str, str], *, as_json:
     symbol = symbols.get(routing.persona, "")
     out.print(f"[bold]{symbol} {routing.persona}[/bold]  [dim]{routing.resonance_key}  {routing.confidence:.2f}[/dim]")
     out.print(escape(response.content), soft_wrap=True)
-    _why(routing)
+    _why(routing, response.analysis)
 
 
 def route(response: router_pb2.RouteResponse, *, as_json: bool) -> None:
@@ -45,14 +45,17 @@ def route(response: router_pb2.RouteResponse, *, as_json: bool) -> None:
         return
     routing = response.routing
     out.print(f"[bold]{routing.persona}[/bold]  [dim]{routing.resonance_key}  {routing.confidence:.2f}[/dim]")
-    _why(routing)
+    _why(routing, response.analysis)
 
 
-def _why(routing: router_pb2.Routing) -> None:
+def _why(routing: router_pb2.Routing, analysis: router_pb2.Analysis) -> None:
     for score in sorted(routing.scores, key=lambda item: -item.score):
         bar = "█" * round(score.score * 20)
         out.print(f"  [dim]{score.persona:<6}[/dim] [cyan]{bar:<20}[/cyan] {score.score:.2f}")
     out.print(f"  [dim]{escape(routing.reasoning)}[/dim]", soft_wrap=True)
+    if analysis.evidence:
+        words = ", ".join(f"{word.text} (+{word.weight:.2f})" for word in analysis.evidence)
+        out.print(f"  [dim]{analysis.tone.primary}: {escape(words)}[/dim]", soft_wrap=True)
 
 
 def persona_counts(counts: Counter[str], failed: int) -> None:

@@ -12,15 +12,18 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from gateway_http import health as gateway_health
 from gateway_http.health import REDIS, HealthMonitor
+from ion.router.v1 import router_pb2, router_pb2_grpc
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @asynccontextmanager
-async def service(servicer):
+async def service(servicer, *add_others):
     server = grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    for add in add_others:
+        add(server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -92,3 +95,60 @@ async def test_polling_follows_changes_and_ends_with_the_block(monkeypatch):
                 while monitor.router:
                     await asyncio.sleep(0.01)
     assert len(asyncio.all_tasks()) == 1
+
+
+class Personas(router_pb2_grpc.PersonaRouterServiceServicer):
+    """Answers with `response`, or hangs."""
+
+    def __init__(self, response: router_pb2.ListPersonasResponse | None) -> None:
+        self.response = response
+        self.asked: list[tuple[router_pb2.ListPersonasRequest, dict[str, str], float]] = []
+
+    async def ListPersonas(self, request, context):
+        self.asked.append((request, dict(context.invocation_metadata()), context.time_remaining()))
+        if self.response is None:
+            await asyncio.Event().wait()
+        return self.response
+
+
+async def polled(personas: Personas, polls: int = 1) -> HealthMonitor:
+    def add(server):
+        router_pb2_grpc.add_PersonaRouterServiceServicer_to_server(personas, server)
+
+    async with (
+        service(health.aio.HealthServicer(), add) as router_channel,
+        service(health.aio.HealthServicer()) as llm_channel,
+    ):
+        monitor = HealthMonitor(router_channel, llm_channel)
+        for _ in range(polls):
+            await asyncio.wait_for(monitor.poll(), 5)
+    return monitor
+
+
+@pytest.mark.parametrize("problem", ["", "riri.toml: name: must be text"])
+async def test_persona_files_that_are_not_in_use_are_not_healthy(problem):
+    personas = Personas(router_pb2.ListPersonasResponse(count=4, problem=problem))
+    monitor = await polled(personas)
+    assert (monitor.persona_count, monitor.persona_problem) == (4, problem)
+    assert monitor.healthy is not bool(problem)
+    assert monitor.pipeline_ready  # the ones before them answer
+    ((request, metadata, seconds),) = personas.asked
+    assert request.count_only
+    assert metadata["traceparent"].endswith("-00")  # sampled by nobody
+    assert seconds == pytest.approx(gateway_health.CHECK_TIMEOUT_SECONDS, abs=0.5)
+
+
+async def test_personas_stay_as_last_seen_while_nobody_says(monkeypatch):
+    monkeypatch.setattr(gateway_health, "CHECK_TIMEOUT_SECONDS", 0.2)
+    personas = Personas(router_pb2.ListPersonasResponse(count=4, problem="bad"))
+    original = personas.ListPersonas
+
+    async def once_then_hang(request, context):
+        answer = await original(request, context)
+        personas.response = None
+        return answer
+
+    monkeypatch.setattr(personas, "ListPersonas", once_then_hang)
+    monitor = await polled(personas, polls=2)
+    assert len(personas.asked) == 2
+    assert (monitor.persona_count, monitor.persona_problem) == (4, "bad")

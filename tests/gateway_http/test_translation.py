@@ -20,7 +20,14 @@ shares = st.floats(0, 1)
 counts = st.integers(0, 2**31 - 1)
 
 scores = st.builds(
-    router_pb2.PersonaScore, persona=texts, score=shares, tone=shares, pace=shares, intent=shares, tie_breaker=shares
+    router_pb2.PersonaScore,
+    persona=texts,
+    score=shares,
+    tone=shares,
+    pace=shares,
+    intent=shares,
+    tie_breaker=shares,
+    session_bonus=shares,
 )
 routings = st.builds(
     router_pb2.Routing,
@@ -32,15 +39,33 @@ routings = st.builds(
     reasoning=texts,
     defaulted_parts=st.lists(texts, max_size=3),
     pinned=st.booleans(),
+    margin=st.floats(-1.13, 1.13),
 )
 analyses = st.builds(
     router_pb2.Analysis,
-    tone=st.builds(router_pb2.Tone, primary=texts, confidence=shares, secondary=texts),
+    tone=st.builds(
+        router_pb2.Tone,
+        primary=texts,
+        confidence=shares,
+        secondary=texts,
+        secondary_confidence=shares,
+        abstained=st.booleans(),
+    ),
     intent=st.builds(router_pb2.Intent, primary=texts, confidence=shares),
-    rhythm=st.builds(router_pb2.Rhythm, pace=st.sampled_from(PACES), avg_length=shares, punctuation_density=shares),
-    topics=st.lists(texts, max_size=2),
+    rhythm=st.builds(
+        router_pb2.Rhythm,
+        pace=st.sampled_from(PACES),
+        avg_length=shares,
+        punctuation_density=shares,
+        confidence=shares,
+    ),
+    topics=st.just(["data", "code"]),
+    topic_probabilities=st.lists(shares, min_size=2, max_size=2),
     language=texts,
+    evidence=st.lists(st.builds(router_pb2.Evidence, text=texts, weight=st.floats(0, 9)), max_size=3),
+    read_by=st.sampled_from(router_pb2.ReadBy.values()),
 )
+READ_BY = {router_pb2.READ_BY_READER: "reader", router_pb2.READ_BY_MODEL: "model"}
 generations = st.builds(
     llm_pb2.Generation,
     model=texts,
@@ -60,6 +85,11 @@ def as_document(answer: msgspec.Struct) -> Any:
     return msgspec.json.decode(encoded)
 
 
+def tone_of(analysis: router_pb2.Analysis) -> dict[str, Any]:
+    names = ("primary", "confidence", "secondary_confidence", "abstained")
+    return {name: getattr(analysis.tone, name) for name in names} | {"secondary": analysis.tone.secondary or None}
+
+
 @given(texts, routings, analyses, generations, texts)
 def test_an_answer(content, routing, analysis, generation, session_id):
     response = router_pb2.ChatResponse(
@@ -73,6 +103,12 @@ def test_an_answer(content, routing, analysis, generation, session_id):
     assert document["metadata"]["routing"]["secondary_persona"] == (routing.secondary_persona or None)
     assert ("session_id" in document) == bool(session_id)
     assert not {"fallback", "error"} & set(document["metadata"])
+    assert document["metadata"]["routing"]["margin"] == routing.margin
+    assert document["metadata"]["tone"] == tone_of(analysis)
+    assert document["metadata"]["evidence"] == [
+        {"text": word.text, "weight": word.weight} for word in analysis.evidence
+    ]
+    assert document["metadata"]["read_by"] == READ_BY.get(analysis.read_by)
 
 
 @given(routings, analyses, st.sampled_from(Reason.values()), st.booleans())
@@ -90,8 +126,19 @@ def test_an_apology(routing, analysis, reason, retryable):
 def test_a_choice(routing, analysis):
     document = as_document(route_response(router_pb2.RouteResponse(routing=routing, analysis=analysis)))
     assert document["scores"] == {score.persona: score.score for score in routing.scores}
-    assert document["contributions"].keys() == document["scores"].keys()
-    assert document["analysis"]["intent"]["primary"] == analysis.intent.primary
+    names = ("tone", "pace", "intent", "tie_breaker", "session_bonus")
+    assert document["contributions"] == {
+        score.persona: {name: getattr(score, name) for name in names} for score in routing.scores
+    }
+    assert document["margin"] == routing.margin
+    read = document["analysis"]
+    assert read["intent"]["primary"] == analysis.intent.primary
+    assert read["tone"] == tone_of(analysis)
+    assert read["rhythm"]["confidence"] == analysis.rhythm.confidence
+    assert read["topics"] == list(analysis.topics)
+    assert read["topic_probabilities"] == dict(zip(analysis.topics, analysis.topic_probabilities, strict=True))
+    assert read["evidence"] == [{"text": word.text, "weight": word.weight} for word in analysis.evidence]
+    assert read["read_by"] == READ_BY.get(analysis.read_by)
 
 
 def test_cache_names():

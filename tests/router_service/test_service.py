@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from itertools import pairwise
 
 import grpc
 import grpc.aio
@@ -12,14 +15,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.channel import open_channel
-from chassis.errors import RULES, IonError
+from chassis.errors import RULES, IonError, from_rpc
+from chassis.local_channel import LocalServer
 from chassis.server import new_server
 from ion.error.v1.reason_pb2 import Reason
 from ion.llm.v1 import llm_pb2, llm_pb2_grpc
 from ion.router.v1 import router_pb2, router_pb2_grpc
-from router_service.assembly import build
-from router_service.service import MAX_BATCH, checked_message
+from router_service import service
+from router_service.analysis import Reader, Tone
+from router_service.assembly import load_reader, open_persona_router
+from router_service.llm_client import LlmClient
+from router_service.persona_store import PersonaStore
+from router_service.personas import DEFAULT_DIRECTORY, PersonaTable
+from router_service.second_opinion import NoSecondOpinion
+from router_service.service import (
+    MAX_BATCH,
+    MAX_CHARACTERS_TOGETHER,
+    MAX_TOGETHER,
+    PersonaRouterServicer,
+    checked_message,
+    chunks,
+)
 from router_service.settings import RouterSettings
+
+FRUSTRATED = "진짜 짜증나!! 왜 계속 안 돼!!"
 
 
 class Llm(llm_pb2_grpc.LlmGatewayServiceServicer):
@@ -52,8 +71,11 @@ async def router(llm: Llm) -> AsyncIterator[router_pb2_grpc.PersonaRouterService
     llm_pb2_grpc.add_LlmGatewayServiceServicer_to_server(llm, below)
     below_port = below.add_insecure_port("127.0.0.1:0")
     await below.start()
-    async with open_channel(f"127.0.0.1:{below_port}") as llm_channel:
-        build(RouterSettings(), llm_channel).add_to(server)
+    async with (
+        open_channel(f"127.0.0.1:{below_port}") as llm_channel,
+        open_persona_router(RouterSettings(), llm_channel) as hosted,
+    ):
+        hosted.add_to(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with open_channel(f"127.0.0.1:{port}") as channel:
@@ -62,7 +84,7 @@ async def router(llm: Llm) -> AsyncIterator[router_pb2_grpc.PersonaRouterService
     await below.stop(None)
 
 
-def chat(router, message: str = "배포가 또 깨졌어요. 답답해요.", **fields):
+def chat(router, message: str = FRUSTRATED, **fields):
     return router.Chat(router_pb2.ChatRequest(message=message, **fields), timeout=10)
 
 
@@ -84,7 +106,7 @@ async def test_whatever_fails_below_is_an_apology_beside_the_scores(router, llm,
     assert (answer.routing.persona, answer.routing.confidence) == ("Nana", 0.0)
     assert answer.routing.resonance_key == "error-fallback-statement"
     assert {score.persona: score.score for score in answer.routing.scores}["Lua"] > 0.5
-    assert "Lua was chosen" in answer.routing.reasoning
+    assert answer.routing.reasoning.endswith("지만 모델이 답하지 못했어요.")
     assert (answer.failure.reason, answer.failure.retryable) == (reason, RULES[reason].retryable)
     assert not answer.HasField("generation")
 
@@ -122,6 +144,106 @@ async def test_route_of_a_key_says_what_fell_back(router):
     assert list(response.routing.defaulted_parts) == ["tone"]
     assert response.analysis.tone.confidence == 0.0
     assert response.analysis.intent.confidence == 1.0
+    assert response.analysis.rhythm.confidence == 1.0
+    assert response.analysis.read_by == router_pb2.READ_BY_UNSPECIFIED
+    assert not response.analysis.evidence
+    no_pace = await router.Route(router_pb2.RouteRequest(resonance_key="calm-fast-inquiry"))
+    assert (no_pace.analysis.rhythm.pace, no_pace.analysis.rhythm.confidence) == ("medium", 0.0)
+
+
+async def test_route_gives_all_that_was_read_and_what_each_part_contributed(router):
+    response = await router.Route(router_pb2.RouteRequest(message=FRUSTRATED))
+    tone, rhythm = response.analysis.tone, response.analysis.rhythm
+    assert (tone.primary, tone.abstained) == ("frustrated", False)
+    assert 0.5 <= rhythm.confidence <= 1
+    assert response.analysis.read_by == router_pb2.READ_BY_READER
+    ranked = sorted(response.routing.scores, key=lambda score: score.score + score.tie_breaker, reverse=True)
+    first, second = ranked[:2]
+    assert response.routing.persona == first.persona == "Lua"
+    for score in ranked:
+        assert score.tone + score.pace + score.intent == pytest.approx(score.score)
+    totals = [score.score + score.tie_breaker + score.session_bonus for score in (first, second)]
+    assert response.routing.margin == pytest.approx(totals[0] - totals[1])
+    assert re.fullmatch(r"말투는 답답함\(0.50\), .+ 루아가 .+\.", response.routing.reasoning)
+
+
+async def test_unsure_readings_reach_the_wire_as_they_are(router):
+    """Whatever the reader says of a message, its probabilities come along."""
+    reader = Reader.load()
+    for message in ("흠 글쎄", "ok maybe, sales chart and the code", "급한데 불안하고 짜증나"):
+        analysis, read = (await router.Route(router_pb2.RouteRequest(message=message))).analysis, reader.read(message)
+        tone = read.tone
+        assert (analysis.tone.secondary, analysis.tone.secondary_confidence) == (
+            tone.secondary,
+            tone.secondary_confidence,
+        )
+        assert analysis.tone.abstained == tone.abstained
+        assert tuple(zip(analysis.topics, analysis.topic_probabilities, strict=True)) == read.topics
+        assert analysis.rhythm.confidence == read.rhythm.confidence
+
+
+async def test_a_reader_that_abstains_says_so_and_shows_no_evidence(monkeypatch, router):
+    read = Reader.read
+    unsure = Tone("calm", 0.1, "anxious", 0.2, abstained=True)
+    monkeypatch.setattr(Reader, "read", lambda *arguments: replace(read(*arguments), tone=unsure))
+    response = await router.Route(router_pb2.RouteRequest(message=FRUSTRATED))
+    assert response.analysis.tone == router_pb2.Tone(
+        primary="calm", confidence=0.1, secondary="anxious", secondary_confidence=0.2, abstained=True
+    )
+    assert not response.analysis.evidence
+    assert response.routing.reasoning.startswith("말투는 뚜렷하지 않아 차분함")
+
+
+async def test_evidence_is_words_of_the_message_strongest_first(router):
+    for analysis in (
+        (await router.Route(router_pb2.RouteRequest(message=FRUSTRATED))).analysis,
+        (await chat(router)).analysis,
+    ):
+        assert 1 <= len(analysis.evidence) <= 3
+        assert all(word.text in FRUSTRATED and word.weight > 0 for word in analysis.evidence)
+        assert all(one.weight >= other.weight for one, other in pairwise(analysis.evidence))
+
+
+async def test_a_batch_reads_as_one_by_one_but_for_the_evidence(router):
+    messages = [FRUSTRATED, "hello there", "what is the capital of france?", "x" * 1000, "가" * 1000] * 9
+    requests = [router_pb2.RouteRequest(message=message) for message in messages]
+    requests.insert(20, router_pb2.RouteRequest(resonance_key="urgent-burst-request", previous_persona="nana"))
+    requests.insert(30, router_pb2.RouteRequest(message="hello", previous_persona="Nana"))
+    results = (await router.BatchRoute(router_pb2.BatchRouteRequest(requests=requests))).results
+    for request, result in zip(requests, results, strict=True):
+        single = await router.Route(request)
+        single.analysis.ClearField("evidence")
+        assert result.response == single
+
+
+async def test_whoever_answered_last_stays_between_equals_and_never_against_a_clear_tone(router):
+    for previous in ("Elro", "riri"):
+        request = router_pb2.RouteRequest(resonance_key="calm-medium-statement", previous_persona=previous)
+        routing = (await router.Route(request)).routing
+        assert routing.persona == previous.capitalize()
+        assert {score.persona: score.session_bonus for score in routing.scores}[routing.persona] == 0.03
+        assert sum(score.session_bonus for score in routing.scores) == 0.03
+        assert routing.margin == pytest.approx(0.03)
+        assert "answered last" in routing.reasoning
+    clear = (await router.Route(router_pb2.RouteRequest(message=FRUSTRATED, previous_persona="Nana"))).routing
+    assert clear.persona == "Lua"
+    assert (await chat(router, previous_persona="Nana")).routing.scores == clear.scores
+
+
+async def test_an_unknown_previous_persona_is_not_found_and_named(router):
+    calls = (
+        router.Route(router_pb2.RouteRequest(message="hi", previous_persona="Bob")),
+        chat(router, previous_persona="Bob"),
+    )
+    for call in calls:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        error = from_rpc(caught.value, unreachable=Reason.REASON_INTERNAL)
+        assert error.reason == Reason.REASON_PERSONA_NOT_FOUND
+        assert [violation.field for violation in error.violations] == ["previous_persona"]
+    batch = [router_pb2.RouteRequest(message="hi", previous_persona="Bob"), router_pb2.RouteRequest(message="hi")]
+    results = (await router.BatchRoute(router_pb2.BatchRouteRequest(requests=batch))).results
+    assert [result.WhichOneof("outcome") for result in results] == ["failure", "response"]
 
 
 @pytest.mark.parametrize("count", [0, MAX_BATCH + 1])
@@ -144,6 +266,32 @@ async def test_a_large_batch_lets_other_calls_through(router):
         order.append("small")
     assert len((await large).results) == MAX_BATCH
     assert order[0] == "small"
+
+
+@given(st.lists(st.integers(0, 1200), max_size=60))
+def test_chunks_keep_the_order_and_their_bounds(lengths):
+    requests = [router_pb2.RouteRequest(message=str(number % 10) * length) for number, length in enumerate(lengths)]
+    cut = list(chunks(requests))
+    assert [request for chunk in cut for request in chunk] == requests
+    for chunk in cut:
+        assert len(chunk) <= MAX_TOGETHER
+        characters = sum(min(len(request.message), 1000) for request in chunk)
+        assert characters <= MAX_CHARACTERS_TOGETHER or len(chunk) == 1
+
+
+async def test_a_batch_gives_way_after_every_chunk(monkeypatch):
+    turns = 0
+    sleep = asyncio.sleep
+
+    async def counted(seconds):
+        nonlocal turns
+        turns += 1
+        await sleep(seconds)
+
+    monkeypatch.setattr(service.asyncio, "sleep", counted)
+    batch = router_pb2.BatchRouteRequest(requests=[router_pb2.RouteRequest(message="hello")] * 10 * MAX_TOGETHER)
+    await servicer_of(PersonaStore(DEFAULT_DIRECTORY)).BatchRoute(batch, None)
+    assert turns == 10
 
 
 @given(st.text())
@@ -169,3 +317,62 @@ def test_the_longest_message(length, reason):
         with pytest.raises(IonError) as caught:
             checked_message(text)
         assert caught.value.reason == reason
+
+
+def others(table: PersonaTable) -> PersonaTable:
+    """The same personas under other names."""
+    renamed = [persona.model_copy(update={"name": f"Other{persona.name}"}) for persona in table.personas]
+    return PersonaTable(tuple(renamed))
+
+
+def servicer_of(store: PersonaStore, channel: grpc.aio.Channel | None = None) -> PersonaRouterServicer:
+    llm = LlmClient(channel or grpc.aio.insecure_channel(""))
+    return PersonaRouterServicer(store, Reader.load(), llm, NoSecondOpinion(), request_timeout_seconds=10)
+
+
+async def test_a_call_keeps_the_personas_it_began_with():
+    store = PersonaStore(DEFAULT_DIRECTORY)
+    servicer = servicer_of(store)
+    names = list(store.table.names)
+    batch = router_pb2.BatchRouteRequest(requests=[router_pb2.RouteRequest(message="hello")] * 100)
+    call = asyncio.create_task(servicer.BatchRoute(batch, None))
+    await asyncio.sleep(0)  # it has begun, and is between two messages
+    store.table = others(store.table)
+    assert [score.persona for score in (await call).results[-1].response.routing.scores] == names
+
+
+async def test_an_apology_is_by_the_personas_the_call_began_with():
+    store = PersonaStore(DEFAULT_DIRECTORY)
+
+    class Failing(Llm):
+        async def Generate(self, request, context):
+            store.table = others(store.table)
+            raise IonError(Reason.REASON_INTERNAL)
+
+    server = new_server()
+    llm_pb2_grpc.add_LlmGatewayServiceServicer_to_server(Failing(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with open_channel(f"127.0.0.1:{port}") as channel:
+        servicer = servicer_of(store, channel)
+        local = LocalServer([])
+        router_pb2_grpc.add_PersonaRouterServiceServicer_to_server(servicer, local)
+        answer = await chat(router_pb2_grpc.PersonaRouterServiceStub(local.channel()))
+    await server.stop(None)
+    assert (answer.fallback, answer.routing.persona) == (True, "Nana")
+
+
+def test_a_reader_without_weights_ends_the_start_with_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("router_service.analysis.reader.SHIPPED", tmp_path / "reader.npz")
+    with pytest.raises(SystemExit) as caught:
+        load_reader()
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ion: reader.npz")
+
+
+async def test_personas_can_be_counted_without_being_listed(router):
+    counted = await router.ListPersonas(router_pb2.ListPersonasRequest(count_only=True), timeout=10)
+    assert (counted.count, len(counted.personas), counted.problem) == (4, 0, "")
+    listed = await router.ListPersonas(router_pb2.ListPersonasRequest(), timeout=10)
+    assert (listed.count, len(listed.personas)) == (4, 4)

@@ -9,7 +9,7 @@ import pytest
 from ion.llm.v1 import llm_pb2
 from ion.router.v1 import router_pb2, router_pb2_grpc
 
-MESSAGE = "왜 이게 안 되는지 모르겠어요. 답답해요."
+MESSAGE = "진짜 짜증나!! 왜 계속 안 돼!!"
 
 
 async def test_frustration_is_answered_by_lua_with_analysis_and_all_scores(chain, vertex):
@@ -26,7 +26,10 @@ async def test_frustration_is_answered_by_lua_with_analysis_and_all_scores(chain
     assert set(metadata["routing"]["scores"]) == {"Lua", "Elro", "Riri", "Nana"}
     assert metadata["routing"]["scores"]["Lua"] == answer["confidence"]
     assert metadata["routing"]["secondary_persona"] != "Lua"
-    assert "frustrated" in metadata["routing"]["reasoning"]
+    assert "답답함" in metadata["routing"]["reasoning"]
+    assert metadata["routing"]["margin"] > 0
+    assert metadata["read_by"] == "reader"
+    assert all(word["text"] in MESSAGE and word["weight"] > 0 for word in metadata["evidence"])
     assert metadata["llm"]["location"] == "us-central1"
     assert metadata["llm"]["finish_reason"] == "stop"
     assert metadata["llm"]["usage"]["input_tokens"] > 0
@@ -102,9 +105,37 @@ async def test_personas_and_service_info_and_documents(chain):
     ("body", "persona"),
     [({"resonance_key": "frustrated-burst-expressive"}, "Lua"), ({"message": MESSAGE}, "Lua")],
 )
-async def test_route_asks_no_model(chain, vertex, body, persona):
+async def test_route_says_why_and_asks_no_model(chain, vertex, body, persona):
     routed = (await chain.http.post("/route", json=body)).json()
     assert routed["persona"] == persona
     assert routed["analysis"]["tone"]["primary"] == "frustrated"
     assert set(routed["scores"]) == set(routed["contributions"])
+    best, second = (routed["contributions"][routed[name]] for name in ("persona", "secondary_persona"))
+    assert routed["margin"] == pytest.approx(sum(best.values()) - sum(second.values()))
+    assert bool(routed["analysis"]["evidence"]) == ("message" in body)
+    assert routed["analysis"]["read_by"] == ("reader" if "message" in body else None)
     assert not vertex.calls
+
+
+async def test_whoever_answered_last_decides_between_equals(chain, vertex, unique):
+    for name in ("Elro", "Riri"):
+        body = {"resonance_key": "calm-medium-statement", "previous_persona": name.lower()}
+        routed = (await chain.http.post("/route", json=body)).json()
+        assert routed["persona"] == name
+        assert routed["contributions"][name]["session_bonus"] == 0.03
+        assert routed["margin"] == pytest.approx(0.03)
+    message = unique("hello")
+    plain, after = [
+        (await chain.chat(message, **members)).json()["metadata"]["routing"]["margin"]
+        for members in ({}, {"previous_persona": (await chain.chat(message)).json()["persona_used"]})
+    ]
+    assert after - plain == pytest.approx(0.03)
+
+
+async def test_an_unknown_previous_persona_is_not_found(chain, vertex):
+    for response in (
+        await chain.chat("hello", previous_persona="Bob"),
+        await chain.http.post("/route", json={"message": "hello", "previous_persona": "Bob"}),
+    ):
+        assert response.status_code == 404
+        assert response.json()["reason"] == "PERSONA_NOT_FOUND"

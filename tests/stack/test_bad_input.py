@@ -12,6 +12,7 @@ from grpc_status import rpc_status
 from ion.router.v1 import router_pb2, router_pb2_grpc
 
 LONGEST = "가" * 1000
+URGENT = "지금 당장 해주세요!! 급해요!!"
 
 
 async def post(chain, content: bytes, *, path: str = "/chat", content_type: str = "application/json"):
@@ -159,7 +160,7 @@ class _Finished:
 
 async def test_batch_route_fails_line_by_line(router_channel):
     stub = router_pb2_grpc.PersonaRouterServiceStub(router_channel)
-    requests = [router_pb2.RouteRequest(message=message) for message in ("hello there", " ", "급합니다!")]
+    requests = [router_pb2.RouteRequest(message=message) for message in ("hello there", " ", URGENT)]
     results = (await stub.BatchRoute(router_pb2.BatchRouteRequest(requests=requests), timeout=10)).results
     assert [result.WhichOneof("outcome") for result in results] == ["response", "failure", "response"]
     assert results[2].response.routing.persona == "Nana"

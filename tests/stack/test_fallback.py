@@ -39,7 +39,7 @@ async def test_failing_model(chain, vertex, unique, code, reason, retryable, att
 
 async def test_apology_is_in_the_users_language_beside_the_reading_as_it_was(chain, vertex, unique):
     vertex.fail(grpc.StatusCode.UNAVAILABLE)
-    korean = (await chain.chat(unique("배포가 또 깨졌어요. 답답해요."))).json()
+    korean = (await chain.chat(unique("진짜 짜증나!! 왜 계속 안 돼!!"))).json()
     assert "문제가 발생" in korean["content"]
     assert korean["metadata"]["tone"]["primary"] == "frustrated"
     assert korean["metadata"]["routing"]["scores"]["Lua"] > 0.5

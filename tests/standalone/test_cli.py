@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ import pytest
 from tests.stack.harness import FOREIGN, ROOT, bound_to, free_port, start
 from tests.stack.harness import standalone as running
 
+FRUSTRATED = "This is so frustrating! It broke again!"
 DEAD_VERTEX = {
     "ION_LLM_BACKEND": "vertex",
     "ION_VERTEX_INSECURE": "1",
@@ -40,12 +42,13 @@ def jsons(text: str) -> list[dict]:
 
 
 def test_chat_shows_who_answers_what_and_why():
-    done = ion("chat", "the deploy broke again, I am so tired of this")
+    done = ion("chat", FRUSTRATED)
     assert done.returncode == 0
     assert "🌊 Lua" in done.stdout
     assert "(offline reply: no model was called)" in done.stdout
     assert all(f"  {name:<6} " in done.stdout for name in ("Lua", "Nana", "Riri", "Elro"))
     assert "Tone frustrated" in done.stdout
+    assert re.search(r"^  frustrated: \w+ \(\+\d+\.\d\d\)", done.stdout, re.M)
     assert done.stderr == ""
 
 
@@ -92,7 +95,9 @@ def test_session_ends_with_the_end_of_input():
 
 
 def test_route_of_a_message_and_of_a_key():
-    assert "Nana" in ion("route", "prod is down, checkout fails for everyone!").stdout
+    shown = ion("route", FRUSTRATED).stdout
+    assert shown.startswith("Lua")
+    assert re.search(r"^  frustrated: \w+ \(\+\d+\.\d\d\)", shown, re.M)
     (routed,) = jsons(ion("route", "--key", "frustrated-burst-expressive", "--json").stdout)
     assert (routed["persona"], routed["confidence"]) == ("Lua", 1.0)
 
@@ -126,6 +131,22 @@ def test_route_of_lines_keeps_order_and_ids_and_answers_bad_ones_in_place(tmp_pa
     assert ["persona" in answer for answer in answers] == [True, False, False, True]
     assert [answer["error"]["reason"] for answer in answers[1:3]] == ["MESSAGE_BLANK", "INVALID_LINE"]
     assert done.returncode == 1
+
+
+def test_a_line_may_say_who_answered_last():
+    lines = '{"message": "hello", "previous_persona": "nana"}\n{"message": "hello", "previous_persona": "Bob"}\n'
+    first, second = jsons(ion("route", "--json", "--file", "-", stdin=lines).stdout)
+    assert first["contributions"]["Nana"]["session_bonus"] == 0.03
+    assert second["error"]["reason"] == "PERSONA_NOT_FOUND"
+
+
+def test_session_at_the_terminal_says_who_answered_last():
+    """Whoever answered a message is ahead by the bonus when the same comes again."""
+    done = ion("chat", "--json", stdin=f"{FRUSTRATED}\n{FRUSTRATED}\n")
+    first, second = jsons(done.stdout.replace("> ", ""))
+    margins = [answer["metadata"]["routing"]["margin"] for answer in (first, second)]
+    assert second["persona_used"] == first["persona_used"]
+    assert margins[1] - margins[0] == pytest.approx(0.03)
 
 
 def test_more_lines_than_a_batch_keep_their_order():
@@ -205,8 +226,10 @@ async def test_chat_with_a_running_router_waits_while_it_starts():
     assert jsons(done.stdout)[0]["persona"]
 
 
-async def test_route_prints_what_http_answers():
+async def test_route_of_a_file_prints_what_http_answers_but_for_the_evidence():
     async with running({}) as chain, httpx.AsyncClient(base_url=chain.url) as http:
         over_http = (await http.post("/route", json={"message": "왜 이게 안 되죠?"})).json()
+    assert over_http["analysis"].pop("evidence")
+    over_http["analysis"]["evidence"] = []  # which a batch leaves out
     lines = '{"id": "x", "message": "왜 이게 안 되죠?"}\n'
     assert jsons(ion("route", "--json", "--file", "-", stdin=lines).stdout) == [{"id": "x"} | over_http]

@@ -26,51 +26,55 @@ from ion.error.v1 import reason_pb2 as ion_dot_error_dot_v1_dot_reason__pb2
 from ion.llm.v1 import llm_pb2 as ion_dot_llm_dot_v1_dot_llm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aion/router/v1/router.proto\x12\rion.router.v1\x1a\x19ion/error/v1/reason.proto\x1a\x14ion/llm/v1/llm.proto\"C\n\x0cRouteRequest\x12\x11\n\x07message\x18\x01 \x01(\tH\x00\x12\x17\n\rresonance_key\x18\x02 \x01(\tH\x00\x42\x07\n\x05input\"o\n\x0cPersonaScore\x12\x0f\n\x07persona\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0c\n\x04tone\x18\x03 \x01(\x01\x12\x0c\n\x04pace\x18\x04 \x01(\x01\x12\x0e\n\x06intent\x18\x05 \x01(\x01\x12\x13\n\x0btie_breaker\x18\x06 \x01(\x01\"\xc9\x01\n\x07Routing\x12\x0f\n\x07persona\x18\x01 \x01(\t\x12\x19\n\x11secondary_persona\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x15\n\rresonance_key\x18\x04 \x01(\t\x12+\n\x06scores\x18\x05 \x03(\x0b\x32\x1b.ion.router.v1.PersonaScore\x12\x11\n\treasoning\x18\x06 \x01(\t\x12\x17\n\x0f\x64\x65\x66\x61ulted_parts\x18\x07 \x03(\t\x12\x0e\n\x06pinned\x18\x08 \x01(\x08\">\n\x04Tone\x12\x0f\n\x07primary\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12\x11\n\tsecondary\x18\x03 \x01(\t\"-\n\x06Intent\x12\x0f\n\x07primary\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x01\"G\n\x06Rhythm\x12\x0c\n\x04pace\x18\x01 \x01(\t\x12\x12\n\navg_length\x18\x02 \x01(\x01\x12\x1b\n\x13punctuation_density\x18\x03 \x01(\x01\"\x9d\x01\n\x08\x41nalysis\x12!\n\x04tone\x18\x01 \x01(\x0b\x32\x13.ion.router.v1.Tone\x12%\n\x06intent\x18\x02 \x01(\x0b\x32\x15.ion.router.v1.Intent\x12%\n\x06rhythm\x18\x03 \x01(\x0b\x32\x15.ion.router.v1.Rhythm\x12\x0e\n\x06topics\x18\x04 \x03(\t\x12\x10\n\x08language\x18\x05 \x01(\t\"c\n\rRouteResponse\x12\'\n\x07routing\x18\x01 \x01(\x0b\x32\x16.ion.router.v1.Routing\x12)\n\x08\x61nalysis\x18\x02 \x01(\x0b\x32\x17.ion.router.v1.Analysis\"B\n\x11\x42\x61tchRouteRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.ion.router.v1.RouteRequest\"y\n\x10\x42\x61tchRouteResult\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.ion.router.v1.RouteResponseH\x00\x12(\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x15.ion.error.v1.FailureH\x00\x42\t\n\x07outcome\"F\n\x12\x42\x61tchRouteResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.ion.router.v1.BatchRouteResult\"T\n\x0b\x43hatRequest\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07persona\x18\x04 \x01(\t\"N\n\x07Timings\x12\x17\n\x0f\x61nalysis_micros\x18\x01 \x01(\x03\x12\x16\n\x0erouting_micros\x18\x02 \x01(\x03\x12\x12\n\nllm_micros\x18\x03 \x01(\x03\"\x96\x02\n\x0c\x43hatResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\t\x12\'\n\x07routing\x18\x02 \x01(\x0b\x32\x16.ion.router.v1.Routing\x12)\n\x08\x61nalysis\x18\x03 \x01(\x0b\x32\x17.ion.router.v1.Analysis\x12*\n\ngeneration\x18\x04 \x01(\x0b\x32\x16.ion.llm.v1.Generation\x12\x10\n\x08\x66\x61llback\x18\x05 \x01(\x08\x12&\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x15.ion.error.v1.Failure\x12\'\n\x07timings\x18\x07 \x01(\x0b\x32\x16.ion.router.v1.Timings\x12\x12\n\nsession_id\x18\x08 \x01(\t\"\x15\n\x13ListPersonasRequest\"\xac\x01\n\x07Persona\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bkorean_name\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0e\n\x06symbol\x18\x04 \x01(\t\x12\x0e\n\x06traits\x18\x05 \x03(\t\x12\x11\n\tstrengths\x18\x06 \x03(\t\x12\x17\n\x0fpreferred_tones\x18\x07 \x03(\t\x12\x14\n\x0cprompt_style\x18\x08 \x01(\t\x12\x0e\n\x06topics\x18\t \x03(\t\"@\n\x14ListPersonasResponse\x12(\n\x08personas\x18\x01 \x03(\x0b\x32\x16.ion.router.v1.Persona\"!\n\x11GetPersonaRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x12GetPersonaResponse\x12\'\n\x07persona\x18\x01 \x01(\x0b\x32\x16.ion.router.v1.Persona2\x9a\x03\n\x14PersonaRouterService\x12\x42\n\x05Route\x12\x1b.ion.router.v1.RouteRequest\x1a\x1c.ion.router.v1.RouteResponse\x12Q\n\nBatchRoute\x12 .ion.router.v1.BatchRouteRequest\x1a!.ion.router.v1.BatchRouteResponse\x12?\n\x04\x43hat\x12\x1a.ion.router.v1.ChatRequest\x1a\x1b.ion.router.v1.ChatResponse\x12W\n\x0cListPersonas\x12\".ion.router.v1.ListPersonasRequest\x1a#.ion.router.v1.ListPersonasResponse\x12Q\n\nGetPersona\x12 .ion.router.v1.GetPersonaRequest\x1a!.ion.router.v1.GetPersonaResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aion/router/v1/router.proto\x12\rion.router.v1\x1a\x19ion/error/v1/reason.proto\x1a\x14ion/llm/v1/llm.proto\"]\n\x0cRouteRequest\x12\x11\n\x07message\x18\x01 \x01(\tH\x00\x12\x17\n\rresonance_key\x18\x02 \x01(\tH\x00\x12\x18\n\x10previous_persona\x18\x03 \x01(\tB\x07\n\x05input\"\x86\x01\n\x0cPersonaScore\x12\x0f\n\x07persona\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0c\n\x04tone\x18\x03 \x01(\x01\x12\x0c\n\x04pace\x18\x04 \x01(\x01\x12\x0e\n\x06intent\x18\x05 \x01(\x01\x12\x13\n\x0btie_breaker\x18\x06 \x01(\x01\x12\x15\n\rsession_bonus\x18\x07 \x01(\x01\"\xd9\x01\n\x07Routing\x12\x0f\n\x07persona\x18\x01 \x01(\t\x12\x19\n\x11secondary_persona\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x15\n\rresonance_key\x18\x04 \x01(\t\x12+\n\x06scores\x18\x05 \x03(\x0b\x32\x1b.ion.router.v1.PersonaScore\x12\x11\n\treasoning\x18\x06 \x01(\t\x12\x17\n\x0f\x64\x65\x66\x61ulted_parts\x18\x07 \x03(\t\x12\x0e\n\x06pinned\x18\x08 \x01(\x08\x12\x0e\n\x06margin\x18\t \x01(\x01\"o\n\x04Tone\x12\x0f\n\x07primary\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12\x11\n\tsecondary\x18\x03 \x01(\t\x12\x1c\n\x14secondary_confidence\x18\x04 \x01(\x01\x12\x11\n\tabstained\x18\x05 \x01(\x08\"-\n\x06Intent\x12\x0f\n\x07primary\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x01\"[\n\x06Rhythm\x12\x0c\n\x04pace\x18\x01 \x01(\t\x12\x12\n\navg_length\x18\x02 \x01(\x01\x12\x1b\n\x13punctuation_density\x18\x03 \x01(\x01\x12\x12\n\nconfidence\x18\x04 \x01(\x01\"(\n\x08\x45vidence\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\x8d\x02\n\x08\x41nalysis\x12!\n\x04tone\x18\x01 \x01(\x0b\x32\x13.ion.router.v1.Tone\x12%\n\x06intent\x18\x02 \x01(\x0b\x32\x15.ion.router.v1.Intent\x12%\n\x06rhythm\x18\x03 \x01(\x0b\x32\x15.ion.router.v1.Rhythm\x12\x0e\n\x06topics\x18\x04 \x03(\t\x12\x10\n\x08language\x18\x05 \x01(\t\x12\x1b\n\x13topic_probabilities\x18\x06 \x03(\x01\x12)\n\x08\x65vidence\x18\x07 \x03(\x0b\x32\x17.ion.router.v1.Evidence\x12&\n\x07read_by\x18\x08 \x01(\x0e\x32\x15.ion.router.v1.ReadBy\"c\n\rRouteResponse\x12\'\n\x07routing\x18\x01 \x01(\x0b\x32\x16.ion.router.v1.Routing\x12)\n\x08\x61nalysis\x18\x02 \x01(\x0b\x32\x17.ion.router.v1.Analysis\"B\n\x11\x42\x61tchRouteRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.ion.router.v1.RouteRequest\"y\n\x10\x42\x61tchRouteResult\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.ion.router.v1.RouteResponseH\x00\x12(\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x15.ion.error.v1.FailureH\x00\x42\t\n\x07outcome\"F\n\x12\x42\x61tchRouteResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.ion.router.v1.BatchRouteResult\"n\n\x0b\x43hatRequest\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07persona\x18\x04 \x01(\t\x12\x18\n\x10previous_persona\x18\x05 \x01(\t\"N\n\x07Timings\x12\x17\n\x0f\x61nalysis_micros\x18\x01 \x01(\x03\x12\x16\n\x0erouting_micros\x18\x02 \x01(\x03\x12\x12\n\nllm_micros\x18\x03 \x01(\x03\"\x96\x02\n\x0c\x43hatResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\t\x12\'\n\x07routing\x18\x02 \x01(\x0b\x32\x16.ion.router.v1.Routing\x12)\n\x08\x61nalysis\x18\x03 \x01(\x0b\x32\x17.ion.router.v1.Analysis\x12*\n\ngeneration\x18\x04 \x01(\x0b\x32\x16.ion.llm.v1.Generation\x12\x10\n\x08\x66\x61llback\x18\x05 \x01(\x08\x12&\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x15.ion.error.v1.Failure\x12\'\n\x07timings\x18\x07 \x01(\x0b\x32\x16.ion.router.v1.Timings\x12\x12\n\nsession_id\x18\x08 \x01(\t\")\n\x13ListPersonasRequest\x12\x12\n\ncount_only\x18\x01 \x01(\x08\"\xac\x01\n\x07Persona\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bkorean_name\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0e\n\x06symbol\x18\x04 \x01(\t\x12\x0e\n\x06traits\x18\x05 \x03(\t\x12\x11\n\tstrengths\x18\x06 \x03(\t\x12\x17\n\x0fpreferred_tones\x18\x07 \x03(\t\x12\x14\n\x0cprompt_style\x18\x08 \x01(\t\x12\x0e\n\x06topics\x18\t \x03(\t\"`\n\x14ListPersonasResponse\x12(\n\x08personas\x18\x01 \x03(\x0b\x32\x16.ion.router.v1.Persona\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\"!\n\x11GetPersonaRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x12GetPersonaResponse\x12\'\n\x07persona\x18\x01 \x01(\x0b\x32\x16.ion.router.v1.Persona*H\n\x06ReadBy\x12\x17\n\x13READ_BY_UNSPECIFIED\x10\x00\x12\x12\n\x0eREAD_BY_READER\x10\x01\x12\x11\n\rREAD_BY_MODEL\x10\x02\x32\x9a\x03\n\x14PersonaRouterService\x12\x42\n\x05Route\x12\x1b.ion.router.v1.RouteRequest\x1a\x1c.ion.router.v1.RouteResponse\x12Q\n\nBatchRoute\x12 .ion.router.v1.BatchRouteRequest\x1a!.ion.router.v1.BatchRouteResponse\x12?\n\x04\x43hat\x12\x1a.ion.router.v1.ChatRequest\x1a\x1b.ion.router.v1.ChatResponse\x12W\n\x0cListPersonas\x12\".ion.router.v1.ListPersonasRequest\x1a#.ion.router.v1.ListPersonasResponse\x12Q\n\nGetPersona\x12 .ion.router.v1.GetPersonaRequest\x1a!.ion.router.v1.GetPersonaResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ion.router.v1.router_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_READBY']._serialized_start=2364
+  _globals['_READBY']._serialized_end=2436
   _globals['_ROUTEREQUEST']._serialized_start=94
-  _globals['_ROUTEREQUEST']._serialized_end=161
-  _globals['_PERSONASCORE']._serialized_start=163
-  _globals['_PERSONASCORE']._serialized_end=274
-  _globals['_ROUTING']._serialized_start=277
-  _globals['_ROUTING']._serialized_end=478
-  _globals['_TONE']._serialized_start=480
-  _globals['_TONE']._serialized_end=542
-  _globals['_INTENT']._serialized_start=544
-  _globals['_INTENT']._serialized_end=589
-  _globals['_RHYTHM']._serialized_start=591
-  _globals['_RHYTHM']._serialized_end=662
-  _globals['_ANALYSIS']._serialized_start=665
-  _globals['_ANALYSIS']._serialized_end=822
-  _globals['_ROUTERESPONSE']._serialized_start=824
-  _globals['_ROUTERESPONSE']._serialized_end=923
-  _globals['_BATCHROUTEREQUEST']._serialized_start=925
-  _globals['_BATCHROUTEREQUEST']._serialized_end=991
-  _globals['_BATCHROUTERESULT']._serialized_start=993
-  _globals['_BATCHROUTERESULT']._serialized_end=1114
-  _globals['_BATCHROUTERESPONSE']._serialized_start=1116
-  _globals['_BATCHROUTERESPONSE']._serialized_end=1186
-  _globals['_CHATREQUEST']._serialized_start=1188
-  _globals['_CHATREQUEST']._serialized_end=1272
-  _globals['_TIMINGS']._serialized_start=1274
-  _globals['_TIMINGS']._serialized_end=1352
-  _globals['_CHATRESPONSE']._serialized_start=1355
-  _globals['_CHATRESPONSE']._serialized_end=1633
-  _globals['_LISTPERSONASREQUEST']._serialized_start=1635
-  _globals['_LISTPERSONASREQUEST']._serialized_end=1656
-  _globals['_PERSONA']._serialized_start=1659
-  _globals['_PERSONA']._serialized_end=1831
-  _globals['_LISTPERSONASRESPONSE']._serialized_start=1833
-  _globals['_LISTPERSONASRESPONSE']._serialized_end=1897
-  _globals['_GETPERSONAREQUEST']._serialized_start=1899
-  _globals['_GETPERSONAREQUEST']._serialized_end=1932
-  _globals['_GETPERSONARESPONSE']._serialized_start=1934
-  _globals['_GETPERSONARESPONSE']._serialized_end=1995
-  _globals['_PERSONAROUTERSERVICE']._serialized_start=1998
-  _globals['_PERSONAROUTERSERVICE']._serialized_end=2408
+  _globals['_ROUTEREQUEST']._serialized_end=187
+  _globals['_PERSONASCORE']._serialized_start=190
+  _globals['_PERSONASCORE']._serialized_end=324
+  _globals['_ROUTING']._serialized_start=327
+  _globals['_ROUTING']._serialized_end=544
+  _globals['_TONE']._serialized_start=546
+  _globals['_TONE']._serialized_end=657
+  _globals['_INTENT']._serialized_start=659
+  _globals['_INTENT']._serialized_end=704
+  _globals['_RHYTHM']._serialized_start=706
+  _globals['_RHYTHM']._serialized_end=797
+  _globals['_EVIDENCE']._serialized_start=799
+  _globals['_EVIDENCE']._serialized_end=839
+  _globals['_ANALYSIS']._serialized_start=842
+  _globals['_ANALYSIS']._serialized_end=1111
+  _globals['_ROUTERESPONSE']._serialized_start=1113
+  _globals['_ROUTERESPONSE']._serialized_end=1212
+  _globals['_BATCHROUTEREQUEST']._serialized_start=1214
+  _globals['_BATCHROUTEREQUEST']._serialized_end=1280
+  _globals['_BATCHROUTERESULT']._serialized_start=1282
+  _globals['_BATCHROUTERESULT']._serialized_end=1403
+  _globals['_BATCHROUTERESPONSE']._serialized_start=1405
+  _globals['_BATCHROUTERESPONSE']._serialized_end=1475
+  _globals['_CHATREQUEST']._serialized_start=1477
+  _globals['_CHATREQUEST']._serialized_end=1587
+  _globals['_TIMINGS']._serialized_start=1589
+  _globals['_TIMINGS']._serialized_end=1667
+  _globals['_CHATRESPONSE']._serialized_start=1670
+  _globals['_CHATRESPONSE']._serialized_end=1948
+  _globals['_LISTPERSONASREQUEST']._serialized_start=1950
+  _globals['_LISTPERSONASREQUEST']._serialized_end=1991
+  _globals['_PERSONA']._serialized_start=1994
+  _globals['_PERSONA']._serialized_end=2166
+  _globals['_LISTPERSONASRESPONSE']._serialized_start=2168
+  _globals['_LISTPERSONASRESPONSE']._serialized_end=2264
+  _globals['_GETPERSONAREQUEST']._serialized_start=2266
+  _globals['_GETPERSONAREQUEST']._serialized_end=2299
+  _globals['_GETPERSONARESPONSE']._serialized_start=2301
+  _globals['_GETPERSONARESPONSE']._serialized_end=2362
+  _globals['_PERSONAROUTERSERVICE']._serialized_start=2439
+  _globals['_PERSONAROUTERSERVICE']._serialized_end=2849
 # @@protoc_insertion_point(module_scope)

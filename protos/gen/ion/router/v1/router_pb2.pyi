@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from ion.error.v1 import reason_pb2 as _reason_pb2
 from ion.llm.v1 import llm_pb2 as _llm_pb2
 import builtins as _builtins
@@ -20,6 +21,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ReadBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReadByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReadBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    READ_BY_UNSPECIFIED: _ReadBy.ValueType  # 0
+    """Nobody: a resonance key says them."""
+    READ_BY_READER: _ReadBy.ValueType  # 1
+    """The reader inside the persona router."""
+    READ_BY_MODEL: _ReadBy.ValueType  # 2
+    """A model, as a second opinion where the reader was not sure. Pace, topics and language are the reader's even then."""
+
+class ReadBy(_ReadBy, metaclass=_ReadByEnumTypeWrapper):
+    """Who read the tone and the intent of a message."""
+
+READ_BY_UNSPECIFIED: ReadBy.ValueType  # 0
+"""Nobody: a resonance key says them."""
+READ_BY_READER: ReadBy.ValueType  # 1
+"""The reader inside the persona router."""
+READ_BY_MODEL: ReadBy.ValueType  # 2
+"""A model, as a second opinion where the reader was not sure. Pace, topics and language are the reader's even then."""
+Global___ReadBy: _TypeAlias = ReadBy  # noqa: Y015
+
 @_typing.final
 class RouteRequest(_message.Message):
     """What to route."""
@@ -28,21 +53,27 @@ class RouteRequest(_message.Message):
 
     MESSAGE_FIELD_NUMBER: _builtins.int
     RESONANCE_KEY_FIELD_NUMBER: _builtins.int
+    PREVIOUS_PERSONA_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """The message, 1 to 1000 characters after trimming."""
     resonance_key: _builtins.str
     """A key `{tone}-{pace}-{intent}`, at most 128 characters. An unknown part falls back alone (calm, medium,
     inquiry).
     """
+    previous_persona: _builtins.str
+    """Who answered last in this conversation, for callers that keep it themselves; case does not matter. Empty means
+    nobody. NOT_FOUND where none has the name.
+    """
     def __init__(
         self,
         *,
         message: _builtins.str = ...,
         resonance_key: _builtins.str = ...,
+        previous_persona: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "message", b"message", "resonance_key", b"resonance_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "message", b"message", "resonance_key", b"resonance_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "message", b"message", "previous_persona", b"previous_persona", "resonance_key", b"resonance_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["message", "resonance_key"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
@@ -62,6 +93,7 @@ class PersonaScore(_message.Message):
     PACE_FIELD_NUMBER: _builtins.int
     INTENT_FIELD_NUMBER: _builtins.int
     TIE_BREAKER_FIELD_NUMBER: _builtins.int
+    SESSION_BONUS_FIELD_NUMBER: _builtins.int
     persona: _builtins.str
     """The persona's name."""
     score: _builtins.float
@@ -76,6 +108,10 @@ class PersonaScore(_message.Message):
     """Added for the comparison alone, 0 to 0.1, where the message is about what the persona is strong in. It decides
     near-ties and is not part of `score`.
     """
+    session_bonus: _builtins.float
+    """Added for the comparison alone, 0.03 for the persona that answered last and 0 for the others: it stays between
+    near-equals. It is not part of `score`.
+    """
     def __init__(
         self,
         *,
@@ -85,10 +121,11 @@ class PersonaScore(_message.Message):
         pace: _builtins.float = ...,
         intent: _builtins.float = ...,
         tie_breaker: _builtins.float = ...,
+        session_bonus: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["intent", b"intent", "pace", b"pace", "persona", b"persona", "score", b"score", "tie_breaker", b"tie_breaker", "tone", b"tone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["intent", b"intent", "pace", b"pace", "persona", b"persona", "score", b"score", "session_bonus", b"session_bonus", "tie_breaker", b"tie_breaker", "tone", b"tone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -108,6 +145,7 @@ class Routing(_message.Message):
     REASONING_FIELD_NUMBER: _builtins.int
     DEFAULTED_PARTS_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
     persona: _builtins.str
     """The chosen persona's name."""
     secondary_persona: _builtins.str
@@ -117,9 +155,14 @@ class Routing(_message.Message):
     resonance_key: _builtins.str
     """`{tone}-{pace}-{intent}`, every part a known one."""
     reasoning: _builtins.str
-    """One or two sentences in English that say why."""
+    """One sentence that says why: in Korean for a Korean message, in English for others and for keys."""
     pinned: _builtins.bool
     """True when the caller named the persona."""
+    margin: _builtins.float
+    """How far the chosen persona is ahead of the next one in the comparison: score, tie-breaker and session bonus, -1.13
+    to 1.13. 0 for a draw, and when there is only one. Below 0 only when a persona was asked for that others match
+    better than.
+    """
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___PersonaScore]:
         """One entry a persona, by name."""
@@ -139,10 +182,11 @@ class Routing(_message.Message):
         reasoning: _builtins.str = ...,
         defaulted_parts: _abc.Iterable[_builtins.str] | None = ...,
         pinned: _builtins.bool = ...,
+        margin: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "defaulted_parts", b"defaulted_parts", "persona", b"persona", "pinned", b"pinned", "reasoning", b"reasoning", "resonance_key", b"resonance_key", "scores", b"scores", "secondary_persona", b"secondary_persona"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "defaulted_parts", b"defaulted_parts", "margin", b"margin", "persona", b"persona", "pinned", b"pinned", "reasoning", b"reasoning", "resonance_key", b"resonance_key", "scores", b"scores", "secondary_persona", b"secondary_persona"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,22 +201,34 @@ class Tone(_message.Message):
     PRIMARY_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     SECONDARY_FIELD_NUMBER: _builtins.int
+    SECONDARY_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    ABSTAINED_FIELD_NUMBER: _builtins.int
     primary: _builtins.str
     """frustrated, calm, curious, analytical, playful, anxious, urgent, confused or collaborative."""
     confidence: _builtins.float
-    """How sure the reading is, 0 to 1."""
+    """The probability of `primary`, 0 to 1; with READ_BY_MODEL the one that the reader itself gave it. For a resonance
+    key 1, or 0 where the part fell back.
+    """
     secondary: _builtins.str
     """The next likely tone. Empty when nothing else showed."""
+    secondary_confidence: _builtins.float
+    """The probability of `secondary`, 0 to 1. 0 when that is empty."""
+    abstained: _builtins.bool
+    """True when no tone was likely enough: `primary` is then calm, with calm's own low probability, and `secondary` the
+    likeliest tone if that is another.
+    """
     def __init__(
         self,
         *,
         primary: _builtins.str = ...,
         confidence: _builtins.float = ...,
         secondary: _builtins.str = ...,
+        secondary_confidence: _builtins.float = ...,
+        abstained: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "primary", b"primary", "secondary", b"secondary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstained", b"abstained", "confidence", b"confidence", "primary", b"primary", "secondary", b"secondary", "secondary_confidence", b"secondary_confidence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -191,7 +247,9 @@ class Intent(_message.Message):
     reflection.
     """
     confidence: _builtins.float
-    """How sure the reading is, 0 to 1."""
+    """The probability of `primary`, 0 to 1; with READ_BY_MODEL the one that the reader itself gave it. For a resonance
+    key 1, or 0 where the part fell back.
+    """
     def __init__(
         self,
         *,
@@ -215,26 +273,56 @@ class Rhythm(_message.Message):
     PACE_FIELD_NUMBER: _builtins.int
     AVG_LENGTH_FIELD_NUMBER: _builtins.int
     PUNCTUATION_DENSITY_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
     pace: _builtins.str
     """burst, flowing, contemplative or medium."""
     avg_length: _builtins.float
     """Mean words a sentence. 0 where there was no message to read."""
     punctuation_density: _builtins.float
     """Share of characters that are one of . , ! ? ; : from 0 to 1."""
+    confidence: _builtins.float
+    """How far the pace is from turning into another, 0.5 to 1. For a resonance key 1, or 0 where the part fell back."""
     def __init__(
         self,
         *,
         pace: _builtins.str = ...,
         avg_length: _builtins.float = ...,
         punctuation_density: _builtins.float = ...,
+        confidence: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_length", b"avg_length", "pace", b"pace", "punctuation_density", b"punctuation_density"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_length", b"avg_length", "confidence", b"confidence", "pace", b"pace", "punctuation_density", b"punctuation_density"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Rhythm: _TypeAlias = Rhythm  # noqa: Y015
+
+@_typing.final
+class Evidence(_message.Message):
+    """A word of the message that spoke for the tone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The word as it was read, at least 1 character: in composed form, and of longer runs of one character three are left."""
+    weight: _builtins.float
+    """How much it spoke for the tone beside all other tones, above 0, in units of the tone's logit."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
 
 @_typing.final
 class Analysis(_message.Message):
@@ -247,8 +335,13 @@ class Analysis(_message.Message):
     RHYTHM_FIELD_NUMBER: _builtins.int
     TOPICS_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
+    TOPIC_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    READ_BY_FIELD_NUMBER: _builtins.int
     language: _builtins.str
     """BCP 47 tag of its language: "ko" or "en". Empty for a resonance key."""
+    read_by: Global___ReadBy.ValueType
+    """Who read the tone and the intent."""
     @_builtins.property
     def tone(self) -> Global___Tone:
         """Its tone."""
@@ -265,6 +358,16 @@ class Analysis(_message.Message):
     def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it is about, most likely first: data, code, feelings, planning. Empty when nothing showed."""
 
+    @_builtins.property
+    def topic_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The probability of each of `topics`, in their order, 0.1 to 1; together at most 1."""
+
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
+        """The words behind the tone, strongest first, at most 3. Only Route and Chat give them. Empty for a resonance key,
+        when the reader abstained, when a model read another tone than the reader, and when no word stands out.
+        """
+
     def __init__(
         self,
         *,
@@ -273,10 +376,13 @@ class Analysis(_message.Message):
         rhythm: Global___Rhythm | None = ...,
         topics: _abc.Iterable[_builtins.str] | None = ...,
         language: _builtins.str = ...,
+        topic_probabilities: _abc.Iterable[_builtins.float] | None = ...,
+        evidence: _abc.Iterable[Global___Evidence] | None = ...,
+        read_by: Global___ReadBy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["intent", b"intent", "rhythm", b"rhythm", "tone", b"tone"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["intent", b"intent", "language", b"language", "rhythm", b"rhythm", "tone", b"tone", "topics", b"topics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "intent", b"intent", "language", b"language", "read_by", b"read_by", "rhythm", b"rhythm", "tone", b"tone", "topic_probabilities", b"topic_probabilities", "topics", b"topics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -402,6 +508,7 @@ class ChatRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     PERSONA_FIELD_NUMBER: _builtins.int
+    PREVIOUS_PERSONA_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """The message, 1 to 1000 characters after trimming."""
     user_id: _builtins.str
@@ -412,6 +519,8 @@ class ChatRequest(_message.Message):
     """The persona that is to answer, whatever the message. Empty means the best match. NOT_FOUND where none has the
     name.
     """
+    previous_persona: _builtins.str
+    """As in RouteRequest."""
     def __init__(
         self,
         *,
@@ -419,10 +528,11 @@ class ChatRequest(_message.Message):
         user_id: _builtins.str = ...,
         session_id: _builtins.str = ...,
         persona: _builtins.str = ...,
+        previous_persona: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "persona", b"persona", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "persona", b"persona", "previous_persona", b"previous_persona", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -438,7 +548,7 @@ class Timings(_message.Message):
     ROUTING_MICROS_FIELD_NUMBER: _builtins.int
     LLM_MICROS_FIELD_NUMBER: _builtins.int
     analysis_micros: _builtins.int
-    """Reading the message."""
+    """Reading the message, a second opinion included."""
     routing_micros: _builtins.int
     """Choosing the persona and building its prompt."""
     llm_micros: _builtins.int
@@ -526,12 +636,17 @@ class ListPersonasRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    COUNT_ONLY_FIELD_NUMBER: _builtins.int
+    count_only: _builtins.bool
+    """Leaves the personas themselves out of the answer."""
     def __init__(
         self,
+        *,
+        count_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count_only", b"count_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -606,18 +721,28 @@ class ListPersonasResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PERSONAS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    problem: _builtins.str
+    """Why the newest persona files are not in use, in one line of at most 200 characters; those before them are. Empty
+    when they are in use.
+    """
+    count: _builtins.int
+    """How many personas there are, at least 1."""
     @_builtins.property
     def personas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Persona]:
-        """At least one."""
+        """At least one; none with `count_only`."""
 
     def __init__(
         self,
         *,
         personas: _abc.Iterable[Global___Persona] | None = ...,
+        problem: _builtins.str = ...,
+        count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["personas", b"personas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "personas", b"personas", "problem", b"problem"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -67,14 +67,16 @@ class PersonaRouterServiceServicer:
     """
 
     def Route(self, request, context):
-        """Reads a message, or takes a resonance key, and chooses a persona. No model is called.
+        """Reads a message, or takes a resonance key, and chooses a persona. No model is called, unless the service was set
+        to ask one for a second opinion on messages whose tone it is not sure of.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchRoute(self, request, context):
-        """Routes many messages at once. One that cannot be routed fails alone.
+        """Routes many messages at once. One that cannot be routed fails alone. No model is ever called, and `evidence`,
+        which would take longer than all the rest, is left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

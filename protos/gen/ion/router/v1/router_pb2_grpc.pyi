@@ -17,9 +17,13 @@ class PersonaRouterServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Route: _aio.UnaryUnaryMultiCallable[_router_pb2.RouteRequest, _router_pb2.RouteResponse]
-    """Reads a message, or takes a resonance key, and chooses a persona. No model is called."""
+    """Reads a message, or takes a resonance key, and chooses a persona. No model is called, unless the service was set
+    to ask one for a second opinion on messages whose tone it is not sure of.
+    """
     BatchRoute: _aio.UnaryUnaryMultiCallable[_router_pb2.BatchRouteRequest, _router_pb2.BatchRouteResponse]
-    """Routes many messages at once. One that cannot be routed fails alone."""
+    """Routes many messages at once. One that cannot be routed fails alone. No model is ever called, and `evidence`,
+    which would take longer than all the rest, is left out.
+    """
     Chat: _aio.UnaryUnaryMultiCallable[_router_pb2.ChatRequest, _router_pb2.ChatResponse]
     """Routes a message and answers as the chosen persona. When the model cannot answer in time, the answer is an
     apology with `fallback` set, and the call succeeds.
@@ -38,7 +42,9 @@ class PersonaRouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _router_pb2.RouteRequest,
         context: _aio.ServicerContext[_router_pb2.RouteRequest, _abc.Awaitable[_router_pb2.RouteResponse]],
     ) -> _abc.Awaitable[_router_pb2.RouteResponse]:
-        """Reads a message, or takes a resonance key, and chooses a persona. No model is called."""
+        """Reads a message, or takes a resonance key, and chooses a persona. No model is called, unless the service was set
+        to ask one for a second opinion on messages whose tone it is not sure of.
+        """
 
     @_abc_1.abstractmethod
     def BatchRoute(
@@ -46,7 +52,9 @@ class PersonaRouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _router_pb2.BatchRouteRequest,
         context: _aio.ServicerContext[_router_pb2.BatchRouteRequest, _abc.Awaitable[_router_pb2.BatchRouteResponse]],
     ) -> _abc.Awaitable[_router_pb2.BatchRouteResponse]:
-        """Routes many messages at once. One that cannot be routed fails alone."""
+        """Routes many messages at once. One that cannot be routed fails alone. No model is ever called, and `evidence`,
+        which would take longer than all the rest, is left out.
+        """
 
     @_abc_1.abstractmethod
     def Chat(
