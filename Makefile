@@ -11,7 +11,7 @@ UV := UV_NO_CONFIG=1 $(BIN)/uv --quiet
 LOCK := $(BIN)/uv --quiet pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
-.PHONY: help setup lock proto proto-check proto-release fmt lint test check run bench train clean
+.PHONY: help setup lock proto proto-check proto-release fmt lint test check run bench train card clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -61,9 +61,13 @@ lint: $(READY) ## Check format, lint rules, types and import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-train: $(TRAIN_READY) ## Train the message reader anew from the labelled messages in DATA
+train: $(TRAIN_READY) ## Train the message reader anew from the labelled messages in DATA [WITHOUT=sources or licences] [OUT=file]
 	@test -n '$(DATA)' || { echo 'usage: make train DATA=folder-of-labelled-messages' >&2; exit 2; }
-	@$(BIN)/python -m router_service.training '$(DATA)'
+	@$(BIN)/python -m router_service.training '$(DATA)' $(foreach name,$(WITHOUT),--without '$(name)') $(if $(OUT),--out '$(OUT)')
+
+card: $(READY) ## Measure the shipped weights with the labelled messages in DATA and fill their model card
+	@test -n '$(DATA)' || { echo 'usage: make card DATA=folder-of-labelled-messages' >&2; exit 2; }
+	@$(BIN)/python -m bench.card '$(DATA)'
 
 test: $(TRAIN_READY) ## Run every test against real servers that it starts itself
 	@$(BIN)/python -m pytest

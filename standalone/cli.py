@@ -94,6 +94,9 @@ def route(
     file: Annotated[
         Path | None, typer.Option(allow_dash=True, help='JSON lines of {"id"?, "message"}; - for standard input.')
     ] = None,
+    previous: Annotated[
+        str, typer.Option("--previous-persona", metavar="NAME", help="Who answered last; gets a small bonus.")
+    ] = "",
     server: Target = None,
     timeout: Timeout = 30.0,
     as_json: Json = False,
@@ -103,10 +106,12 @@ def route(
 
     if sum(given is not None for given in (message, key, file)) != 1:
         stop("give exactly one of MESSAGE, --key and --file")
+    if previous and file is not None:
+        stop('--previous-persona goes with MESSAGE or --key; lines of a file have "previous_persona"')
     clients = _clients(server, timeout)
     if file is not None:
         _finish(_run(route_file(clients, file, as_json=as_json)))
-    _finish(_run(route_one(clients, message, key, as_json=as_json)))
+    _finish(_run(route_one(clients, message, key, previous, as_json=as_json)))
 
 
 @app.command(

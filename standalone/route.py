@@ -36,12 +36,12 @@ Item = Line | str  # a line that could not be read is the reason why
 
 
 async def route_one(
-    clients: AbstractAsyncContextManager[Router], message: str | None, key: str | None, *, as_json: bool
+    clients: AbstractAsyncContextManager[Router], message: str | None, key: str | None, previous: str, *, as_json: bool
 ) -> bool:
     if message is not None:
-        request = router_pb2.RouteRequest(message=message)
+        request = router_pb2.RouteRequest(message=message, previous_persona=previous)
     else:
-        request = router_pb2.RouteRequest(resonance_key=key or "")
+        request = router_pb2.RouteRequest(resonance_key=key or "", previous_persona=previous)
     async with clients as router:
         show.route(await router.route(request), as_json=as_json)
     return True

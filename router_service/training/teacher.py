@@ -162,7 +162,8 @@ def _optimiser(params: Any, steps: int) -> optax.GradientTransformation:
 
 
 def _logits(states: jax.Array, params: Any) -> jax.Array:
-    return states @ params["head"] * _SCALE + params["bias"]
+    logits: jax.Array = states @ params["head"] * _SCALE + params["bias"]
+    return logits
 
 
 def _loss(

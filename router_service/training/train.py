@@ -14,7 +14,7 @@ from router_service.training import augment, corpora, teacher
 from router_service.training.corpora import LABELS, Row, at_work, other_writing
 from router_service.training.student import Examples, Grams, Options, Params, fit, grams_of
 
-KEPT: Final = 115_000  # buckets with an embedding: 3.7 MB at 32 bytes each
+KEPT: Final = 112_000  # buckets with an embedding: 3.6 MB at 32 bytes each
 RECOMBINED: Final = 60_000  # messages made of parts of the own corpus
 NOISE: Final = 3000  # texts that are no messages, or in no language that is read
 # How much a source's messages count where buckets are chosen.
@@ -28,6 +28,7 @@ MOST: Final = {
     ("stylekqc", "request"): 1500,
 }
 _ONCE: Final = frozenset({"recombined", "noise"})  # sources of texts without another writing
+LABEL_WEIGHTS: Final = {"stylekqc": 0.3}  # how much a source's labels count beside the teacher's opinions
 BALANCE: Final = 0.5  # rare labels count more: the inverse of their share to this power
 # How much the teacher's opinion of a source's messages counts, in general and at work.
 _OPINIONS: Final = {"ion": (0.0, 1.5), "recombined": (0.0, 1.0), "seed": (0.0, 0.5), "noise": (0.3, 0.3)}
@@ -42,6 +43,12 @@ def curriculum(own: Sequence[Row], others: Sequence[Row], rng: np.random.Generat
     parts of the own corpus put together anew, and noise."""
     chosen = [row for rows in corpora.at_most(others, MOST, rng) for row in rows]
     return [*own, *chosen, *augment.recombined(own, RECOMBINED, rng), *noise(NOISE, rng)]
+
+
+def unasked(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
+    """The labelled messages of others that are not among the rows, for the student alone."""
+    asked = {(row.source, row.text) for row in rows}
+    return [row for row in others if (row.source, row.text) not in asked]
 
 
 def noise(count: int, rng: np.random.Generator) -> list[Row]:
@@ -61,18 +68,24 @@ def examples(rows: Sequence[Row], opinions: np.ndarray, grams: Grams) -> Example
     targets, weights = targets_of(rows)
     work = np.array([1 if at_work(row) or row.source == "recombined" else 0 for row in rows], np.float32)
     work[[row.source == "noise" for row in rows]] = -1
-    counts = [_OPINIONS.get(row.source, _OTHER_OPINIONS) for row in rows]
+    counts = np.array([_OPINIONS.get(row.source, _OTHER_OPINIONS) for row in rows], np.float32)
+    counts[opinions.sum(1) == 0] = 0
     sightings = np.array([SIGHTINGS.get(row.source, 1) for row in rows])
-    return Examples(
-        grams, targets, balanced(targets, weights, rows), opinions, np.array(counts, np.float32), work, sightings
-    )
+    return Examples(grams, targets, balanced(targets, weights, rows), opinions, counts, work, sightings)
 
 
 def student_of(
-    rows: Sequence[Row], opinions: np.ndarray, progress: Callable[[int, int], None], seed: int = 0, kept: int = KEPT
+    rows: Sequence[Row],
+    opinions: np.ndarray,
+    unasked: Sequence[Row],
+    progress: Callable[[int, int], None],
+    seed: int = 0,
+    kept: int = KEPT,
 ) -> Weights:
-    """The weights of a reader that has learnt from the rows, each also as somebody else would type it; not yet
-    calibrated."""
+    """The weights of a reader that has learnt from the rows with the teacher's opinions and from the labels alone of
+    those that it was not asked about, each also as somebody else would type it; not yet calibrated."""
+    rows = [*rows, *unasked]
+    opinions = np.concatenate((opinions, np.zeros((len(unasked), opinions.shape[1]), opinions.dtype)))
     again = np.flatnonzero([row.source not in _ONCE for row in rows])
     rows = [*rows, *(other_writing(rows[i]) for i in again.tolist())]
     opinions = np.concatenate((opinions, opinions[again]))
@@ -122,7 +135,7 @@ def balanced(targets: np.ndarray, weights: np.ndarray, rows: Sequence[Row]) -> n
                 labels = targets[chosen, sum(HEADS[:head]) : sum(HEADS[:head]) + size]
                 share = labels.mean(0)
                 factor = np.where(share > 0, np.maximum(share, 1e-6) ** -BALANCE, 0)
-                found[chosen, head] = labels @ (factor / (factor @ share)) * WEIGHTS.get(str(source), 1.0)
+                found[chosen, head] = labels @ (factor / (factor @ share)) * LABEL_WEIGHTS.get(str(source), 1.0)
     return found
 
 

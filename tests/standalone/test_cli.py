@@ -52,6 +52,23 @@ def test_chat_shows_who_answers_what_and_why():
     assert done.stderr == ""
 
 
+def test_route_tells_apart_near_equals_by_who_answered_last():
+    def chosen(*arguments: str) -> dict:
+        (answer,) = jsons(ion("route", "--key", "calm-flowing-inquiry", "--json", *arguments).stdout)
+        return answer
+
+    first = chosen()
+    other = chosen("--previous-persona", first["secondary_persona"])
+    assert other["persona"] == first["secondary_persona"]
+    assert other["contributions"][other["persona"]]["session_bonus"] > 0
+
+
+def test_previous_persona_and_a_file_do_not_go_together():
+    done = ion("route", "--file", "-", "--previous-persona", "Lua", stdin="{}")
+    assert done.returncode == 2
+    assert "previous_persona" in done.stderr
+
+
 def test_chat_as_json_is_one_object_as_http_gives_it():
     done = ion("chat", "--json", "--persona", "riri", "hello")
     (answer,) = jsons(done.stdout)
