@@ -98,7 +98,6 @@ class Metadata(Struct, omit_defaults=True):
     rhythm: Rhythm | UnsetType = UNSET
     tone: Tone | UnsetType = UNSET
     routing: ChatRouting | UnsetType = UNSET
-    evidence: list[Evidence] | UnsetType = UNSET
     read_by: ReadBy | UnsetType = UNSET
     llm: Generation | UnsetType = UNSET
     fallback: bool = False

@@ -36,7 +36,6 @@ def chat_response(response: router_pb2.ChatResponse) -> schemas.ChatResponse:
             routing=schemas.ChatRouting(
                 routing.secondary_persona or None, routing.reasoning, _scores(routing), routing.pinned, routing.margin
             ),
-            evidence=_evidence(response.analysis),
             read_by=_READ_BY.get(response.analysis.read_by),
             llm=_generation(response.generation) if response.HasField("generation") else UNSET,
             fallback=response.fallback,

@@ -60,7 +60,7 @@ class PersonaRouterServicer(router_pb2_grpc.PersonaRouterServiceServicer):
         personas = self._store.table
         asked = read_request(request, personas)
         reading = (
-            await self._read(asked.message, asked.previous, self._deadline(context))
+            await self._read(asked.message, asked.previous, self._deadline(context), EVIDENCE)
             if asked.message
             else reading_of_key(asked)
         )
@@ -126,9 +126,9 @@ class PersonaRouterServicer(router_pb2_grpc.PersonaRouterServiceServicer):
     def _deadline(self, context: grpc.aio.ServicerContext) -> Deadline:
         return Deadline.of(context, default_seconds=self._request_timeout_seconds)
 
-    async def _read(self, message: str, previous: str, deadline: Deadline) -> Reading:
-        """With a second opinion where one is needed and to be had, and with the words behind the tone."""
-        analysis, read_by = self._reader.read(message, EVIDENCE), router_pb2.READ_BY_READER
+    async def _read(self, message: str, previous: str, deadline: Deadline, evidence: int = 0) -> Reading:
+        """With a second opinion where one is needed and to be had, and so many words behind the tone."""
+        analysis, read_by = self._reader.read(message, evidence), router_pb2.READ_BY_READER
         opinion = await self._second_opinion.on(message, analysis, deadline)
         if opinion is not None:
             analysis, read_by = revised(analysis, opinion, message, self._reader), router_pb2.READ_BY_MODEL

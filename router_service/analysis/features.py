@@ -64,7 +64,7 @@ _NARROW: Final = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | dict(
 _WIDE: Final = re.compile("[\uff01-\uff5e\u3000。、‘’“”]")
 _NINE_DIGITS: Final = np.uint32(9)
 _ONE: Final = np.uint32(ord("1"))
-_MARKS: Final = " .!?~…,;:\n\"')"
+MARKS: Final = " .!?~…,;:\n\"')"
 _ENDING: Final = 8  # characters
 _LETTER_RANGES: Final = (
     *("\x02\x04", "09", "az", "''", "\u00c0\u024f", "\u0370\u052f", "\u1100\u11ff", "\u3040\u30ff"),
@@ -132,7 +132,7 @@ def extract(texts: Sequence[str]) -> Features:
 def _bounded(text: str) -> str:
     """The text between its bounds, and what it ends in without its marks once more: questions, requests and statements
     differ there, in Korean above all."""
-    return f" \x02 {text} \x03 {text.rstrip(_MARKS)[-_ENDING:]} \x04 "
+    return f" \x02 {text} \x03 {text.rstrip(MARKS)[-_ENDING:]} \x04 "
 
 
 def _codes(text: str) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +15,8 @@ from typing import Any, Final
 import numpy as np
 
 from router_service.analysis.features import (
-    BEFORE,
     BUCKETS,
+    MARKS,
     MAX_TOGETHER,
     Features,
     extract,
@@ -32,11 +33,13 @@ COLUMNS: Final = 2 * sum(HEADS) + 1
 _TONE, _INTENT, _SUBJECT = (slice(sum(HEADS[:at]), sum(HEADS[: at + 1])) for at in range(3))
 # Shape (labels, labels): 1 where both belong to one head.
 _SAME_HEAD: Final = np.equal.outer(*[np.repeat(range(3), HEADS)] * 2).astype(np.float64)
-# The columns of the tones, in general and at work; and of each tone against the mean of all.
-_TONES: Final = [*range(len(TONES)), *range(sum(HEADS), sum(HEADS) + len(TONES))]
-_AGAINST_MEAN: Final = np.eye(len(TONES)) - 1 / len(TONES)
 _CALM: Final = TONES.index("calm")
 _SHOWS: Final = 0.1  # probability from which a secondary tone or a topic is named
+_WORD: Final = re.compile(r"\S+")
+# How many words or runs of words are left out in turn to see what speaks for a tone, and how much is read anew for it.
+_MOST_PIECES: Final = 32
+_FEWEST_PIECES: Final = 4
+_CHARACTERS_ANEW: Final = 4000
 _DIGITS: Final = 4  # of a probability: what is left is the same in every order of summation
 
 
@@ -167,7 +170,6 @@ class Reader:
         self._skip[:width] *= scale
         # Shape (w, 3 k): what a word gives to the one after it, to itself and to the one before.
         self._window = np.hstack([part * scale for part in np.split(weights.window.astype(np.float64), 3)])
-        self._tone_skip, self._tone_out = self._skip[:, _TONES], self._out[:, _TONES]
 
     @classmethod
     def load(cls, path: Path | None = None) -> Reader:
@@ -177,18 +179,11 @@ class Reader:
     def read(self, message: str, evidence: int = 0) -> Analysis:
         """Pure, and the same for the same text. With at most `evidence` words behind its tone."""
         text = readable(message)
-        features = extract([text])
-        words = self._words(features)
-        over_words = self._over_words(words)
-        summary = _summary(words, over_words)
-        columns = self._columns(summary)
-        chances = _softmax_heads(_blend(columns))[0].round(_DIGITS).tolist()
+        chances = self._chances([text])[0].round(_DIGITS).tolist()
         analysis = self._analysis(text, chances)
         if not evidence:
             return analysis
-        tone = _likeliest(chances[_TONE])
-        weights = self._word_weights(words, over_words, summary, _gate(columns).item(), tone)
-        return replace(analysis, evidence=_strongest(text, features, weights, evidence))
+        return replace(analysis, evidence=self._evidence(text, _likeliest(chances[_TONE]), evidence))
 
     def read_all(self, messages: Sequence[str]) -> list[Analysis]:
         """As `read` of each, at a fraction of the time a message."""
@@ -253,24 +248,18 @@ class Reader:
         columns: np.ndarray = hidden @ self._out + summary @ self._skip + self._bias
         return columns
 
-    def _word_weights(
-        self, words: _Words, over_words: np.ndarray, summary: np.ndarray, share: float, tone: int
-    ) -> np.ndarray:
-        """Shape (words,): to first order, what each word of the one message adds to the tone's logit beyond its mean
-        over all tones."""
-        slopes = np.outer((1 - share, share), _AGAINST_MEAN[tone]).ravel()
-        active = summary[0] @ self._hidden + self._hidden_bias > 0
-        pull = self._tone_skip @ slopes + self._hidden @ (active * (self._tone_out @ slopes))
-        width, count = words.vectors.shape[1], len(words.vectors)
-        of_bag, of_mean, of_most = np.split(pull, (width, width + over_words.shape[1]))
-        back = np.where(over_words > 0, of_mean / np.sqrt(count), 0)
-        back += np.where((over_words > 0) & (over_words == over_words.max(axis=0)), of_most, 0)
-        after, itself, before = np.split(self._window, 3, axis=1)
-        slope = back @ itself.T
-        slope[:-1] += back[1:] @ after.T
-        slope[1:] += back[:-1] @ before.T
-        weights: np.ndarray = (words.vectors * slope).sum(axis=1) + words.vectors @ of_bag / np.sqrt(count)
-        return weights
+    def _evidence(self, text: str, tone: int, limit: int) -> tuple[Evidence, ...]:
+        """What the text says the tone with: the words without which its log-odds fall most."""
+        pieces = _pieces(text)
+        chances = self._chances([text, *(text[:start] + text[stop:] for start, stop in pieces)])[:, tone]
+        odds = np.log(chances) - np.log1p(-chances.clip(max=1 - 1e-9))
+        found: dict[str, float] = {}
+        for (start, stop), loss in zip(pieces, (odds[0] - odds[1:]).round(_DIGITS).tolist(), strict=True):
+            if loss > 0:
+                word = text[start:stop].strip(MARKS) or text[start:stop]
+                found[word] = max(loss, found.get(word, 0.0))
+        strongest = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:limit]
+        return tuple(Evidence(word, loss) for word, loss in strongest)
 
     def _analysis(self, text: str, chances: list[float]) -> Analysis:
         intents = chances[_INTENT]
@@ -290,16 +279,13 @@ def _summary(words: _Words, over_words: np.ndarray) -> np.ndarray:
     return np.hstack((words.bags, sums, np.maximum.reduceat(over_words, words.starts, axis=0)))
 
 
-def _strongest(text: str, features: Features, weights: np.ndarray, limit: int) -> tuple[Evidence, ...]:
-    """The words of the one message that spoke most for its tone, strongest first."""
-    shown = text if len(text.lower()) == len(text) else text.lower()
-    found: dict[str, float] = {}
-    for start, stop, weight in zip(*(features.word_spans - BEFORE).tolist(), weights.tolist(), strict=True):
-        if start >= 0 and stop <= len(shown) and weight > 0:
-            word = shown[start:stop]
-            found[word] = max(weight, found.get(word, 0.0))
-    strongest = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:limit]
-    return tuple(Evidence(word, round(weight, _DIGITS)) for word, weight in strongest)
+def _pieces(text: str) -> list[tuple[int, int]]:
+    """Begin and end of each word; of a long text of runs of words, so that it costs no more than a short one."""
+    words = [match.span() for match in _WORD.finditer(text)]
+    most = max(_FEWEST_PIECES, min(_MOST_PIECES, _CHARACTERS_ANEW // max(len(text), 1)))
+    together = -(-len(words) // most) or 1
+    runs = (words[at : at + together] for at in range(0, len(words), together))
+    return [(run[0][0], run[-1][1]) for run in runs]
 
 
 def _blend(columns: np.ndarray) -> np.ndarray:

@@ -40,8 +40,8 @@ class Rhythm:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A word of the message and how much it spoke for the tone, above 0: what it added to the tone's logit beyond its
-    mean over all tones, to first order."""
+    """A word of the message, of a long one a run of words, and how much it speaks for the tone: by how much the tone's
+    log-odds fall without it, above 0."""
 
     text: str
     weight: float

@@ -126,15 +126,15 @@ class Options:
 
     rows: int
     width: int = 32
-    over_words: int = 96
-    hidden: int = 64
+    over_words: int = 128
+    hidden: int = 96
     epochs: int = 6
     batch: int = 256
     rate: float = 2e-3
     gram_dropout: float = 0.4
     dropout: float = 0.1
     decay: float = 0.01
-    given: float = 0.5
+    given: float = 1.0
     gate: float = 0.5
     seed: int = 0
 

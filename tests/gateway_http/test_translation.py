@@ -105,9 +105,6 @@ def test_an_answer(content, routing, analysis, generation, session_id):
     assert not {"fallback", "error"} & set(document["metadata"])
     assert document["metadata"]["routing"]["margin"] == routing.margin
     assert document["metadata"]["tone"] == tone_of(analysis)
-    assert document["metadata"]["evidence"] == [
-        {"text": word.text, "weight": word.weight} for word in analysis.evidence
-    ]
     assert document["metadata"]["read_by"] == READ_BY.get(analysis.read_by)
 
 

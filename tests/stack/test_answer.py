@@ -29,7 +29,6 @@ async def test_frustration_is_answered_by_lua_with_analysis_and_all_scores(chain
     assert "답답함" in metadata["routing"]["reasoning"]
     assert metadata["routing"]["margin"] > 0
     assert metadata["read_by"] == "reader"
-    assert all(word["text"] in MESSAGE and word["weight"] > 0 for word in metadata["evidence"])
     assert metadata["llm"]["location"] == "us-central1"
     assert metadata["llm"]["finish_reason"] == "stop"
     assert metadata["llm"]["usage"]["input_tokens"] > 0

@@ -178,17 +178,19 @@ def test_the_threshold_is_that_of_the_weights():
 
 
 @settings(deadline=None)
-@given(st.one_of(any_text, chat_text), st.sampled_from(TONES), st.integers(0, 5))
-@example("İSTANBUL down down " + "x" * 2000, "urgent", 3)
-def test_evidence_is_words_of_the_text_that_spoke_for_the_tone_strongest_first(message, tone, limit):
-    found = READER.evidence(message, tone, limit)
+@given(st.one_of(any_text, chat_text), st.integers(0, 5))
+@example("İSTANBUL down down " + "x" * 2000, 3)
+def test_evidence_is_words_of_the_text_that_spoke_for_the_tone_strongest_first(message, limit):
+    reading = READER.read(message, limit)
+    found = reading.evidence
+    assert replace(reading, evidence=()) == READER.read(message)
     text = features.readable(message).lower()
     assert len(found) <= limit
     assert all(each.text and each.text.lower() in text and not each.text.isspace() for each in found)
     weights = [each.weight for each in found]
     assert weights == sorted(weights, reverse=True)
     assert all(weight >= 0 for weight in weights)
-    assert found == READER.evidence(message, tone, limit)
+    assert len({each.text for each in found}) == len(found)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,9 @@ def test_evidence_is_words_of_the_text_that_spoke_for_the_tone_strongest_first(m
     ],
 )
 def test_without_the_strongest_word_the_tone_is_less_likely(message, tone):
-    strongest = READER.evidence(message, tone)[0].text
+    reading = READER.read(message, 3)
+    assert reading.tone.primary == tone
+    strongest = reading.evidence[0].text
     assert strongest in message
     column = TONES.index(tone)
     whole, without = READER.probabilities([message, message.replace(strongest, "", 1)]).tone[:, column]
@@ -213,16 +217,27 @@ def test_without_the_strongest_word_the_tone_is_less_likely(message, tone):
 
 
 def test_evidence_keeps_the_case_of_the_text():
-    found = READER.evidence("PROD IS DOWN, FIX IT NOW", likeliest("PROD IS DOWN, FIX IT NOW"), 10)
+    found = READER.read("PROD IS DOWN, FIX IT NOW", 10).evidence
     assert found
     assert all(each.text.isupper() for each in found)
 
 
 def test_evidence_is_whole_words_where_lower_case_is_longer():
-    text = "İİİİ DOWN BROKEN ASAP"
-    shown = {each.text for tone in TONES for each in READER.evidence(text, tone, 10)}
+    text = "İİİ DOWN BROKEN ASAP"
+    shown = {each.text for each in READER.read(text, 10).evidence}
     assert shown
-    assert shown <= {"i", "down", "broken", "asap"}
+    assert shown <= set(text.split())
+
+
+def test_evidence_of_a_long_text_is_runs_of_words_and_reads_no_more_than_a_short_one(monkeypatch):
+    read = []
+    chances = Reader._chances
+    monkeypatch.setattr(Reader, "_chances", lambda self, texts: read.extend(texts) or chances(self, texts))
+    READER.read("everything is broken again and I hate it " * 25, 3)
+    assert sum(map(len, read)) < 8000
+    read.clear()
+    READER.read("everything is broken again and I hate it", 3)
+    assert len(read) == 1 + 1 + 8  # the reading, and with it each of eight words left out
 
 
 # Weights
@@ -342,8 +357,8 @@ ALONE = """
 import sys
 before = set(sys.modules)
 from router_service.analysis import Reader
-Reader.load().evidence("서버 down", "urgent")
-Reader.load().read("서버 down")
+Reader.load().read("서버 down", 3)
+Reader.load().read_all(["서버 down"])
 places = {name.partition(".")[0]: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()
           if name not in before and "." not in name}
 print(*sorted(name for name, place in places.items() if "site-packages" in place))

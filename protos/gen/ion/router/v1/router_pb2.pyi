@@ -307,9 +307,11 @@ class Evidence(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The word as it was read, at least 1 character: in composed form, and of longer runs of one character three are left."""
+    """The word as it was read, at least 1 character: in composed form, and of longer runs of one character three are
+    left. Of a long message a run of words.
+    """
     weight: _builtins.float
-    """How much it spoke for the tone beside all other tones, above 0, in units of the tone's logit."""
+    """How much it speaks for the tone: by how much the tone's log-odds fall without it, above 0."""
     def __init__(
         self,
         *,
@@ -364,8 +366,8 @@ class Analysis(_message.Message):
 
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
-        """The words behind the tone, strongest first, at most 3. Only Route and Chat give them. Empty for a resonance key,
-        when the reader abstained, when a model read another tone than the reader, and when no word stands out.
+        """The words behind the tone, strongest first, at most 3. Only Route gives them. Empty for a resonance key, when the
+        reader abstained, when a model read another tone than the reader, and when no word stands out.
         """
 
     def __init__(
