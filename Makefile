@@ -55,7 +55,7 @@ fmt: $(READY) ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix-only --quiet .
 
-lint: $(READY) ## Check format, lint rules, types and import contracts
+lint: $(TRAIN_READY) ## Check format, lint rules, types and import contracts
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy

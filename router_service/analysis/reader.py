@@ -75,8 +75,8 @@ class Weights:
 class _Words:
     """Words of messages, as numbers. `starts`, shape (messages,), are their first ones, `counts` how many each has.
 
-    `vectors`, shape (words, w): the embeddings of a word's n-grams, summed, over the square root of their number;
-    `bags`, shape (messages, w): the same for all n-grams of a message.
+    `vectors`, shape (words, w + 1): the embeddings of a word's n-grams, summed, over the square root of their number;
+    `bags`, shape (messages, w + 1): the same for all n-grams of a message.
     """
 
     starts: np.ndarray
@@ -156,20 +156,18 @@ class Reader:
         count, width = weights.embedding.shape
         self.version = version
         self._abstain = float(weights.abstain)
-        self._embedding = np.vstack((weights.embedding, np.zeros((1, width), np.int8)))
-        self._none = count  # the row of whatever has no embedding
+        # A column more counts the embeddings that are summed; the last row is that of whatever has none.
+        self._embedding = np.zeros((count + 1, width + 1), np.int8)
+        self._embedding[:count, :width] = weights.embedding
+        self._embedding[:count, width] = 1
         self._row = np.full(BUCKETS + 1, count, dtype=np.int32)
         self._row[np.flatnonzero(_kept(weights))] = np.arange(count, dtype=np.int32)
         # In double precision, so that the digits shown are the same in every order of summation and on every machine.
-        layers = (weights.hidden, weights.hidden_bias, weights.out, weights.skip, weights.bias, weights.window_bias)
-        self._hidden, self._hidden_bias, self._out, self._skip, self._bias, self._window_bias = (
-            each.astype(np.float64) for each in layers
-        )
-        scale = weights.scale.astype(np.float64)[:, np.newaxis]
-        self._hidden[:width] *= scale
-        self._skip[:width] *= scale
-        # Shape (w, 3 k): what a word gives to the one after it, to itself and to the one before.
-        self._window = np.hstack([part * scale for part in np.split(weights.window.astype(np.float64), 3)])
+        scale = np.append(weights.scale, 0).astype(np.float64)  # nothing but the count is in the last column
+        self._window = np.vstack([_with_scale(part, scale) for part in np.split(weights.window, 3)])
+        self._hidden, self._skip = _with_scale(weights.hidden, scale), _with_scale(weights.skip, scale)
+        layers = (weights.hidden_bias, weights.out, weights.bias, weights.window_bias)
+        self._hidden_bias, self._out, self._bias, self._window_bias = (each.astype(np.float64) for each in layers)
 
     @classmethod
     def load(cls, path: Path | None = None) -> Reader:
@@ -179,7 +177,7 @@ class Reader:
     def read(self, message: str, evidence: int = 0) -> Analysis:
         """Pure, and the same for the same text. With at most `evidence` words behind its tone."""
         text = readable(message)
-        chances = self._chances([text])[0].round(_DIGITS).tolist()
+        chances = _softmax_heads(_blend(self._few_columns([text])))[0].round(_DIGITS).tolist()
         analysis = self._analysis(text, chances)
         if not evidence:
             return analysis
@@ -206,41 +204,43 @@ class Reader:
 
     def _all_columns(self, texts: Sequence[str]) -> np.ndarray:
         chunks = (texts[at : at + MAX_TOGETHER] for at in range(0, len(texts), MAX_TOGETHER))
-        words = (self._words(extract(chunk)) for chunk in chunks)
-        rows = [self._columns(_summary(each, self._over_words(each))) for each in words]
+        rows = [self._few_columns(chunk) for chunk in chunks]
         return np.concatenate(rows) if rows else np.zeros((0, COLUMNS))
+
+    def _few_columns(self, texts: Sequence[str]) -> np.ndarray:
+        """Of at most MAX_TOGETHER texts."""
+        words = self._words(extract(texts))
+        return self._columns(_summary(words, self._over_words(words)))
 
     def _words(self, features: Features) -> _Words:
         """Each n-gram counts for the word it begins in or after, the counts of a message for its first word."""
-        starts = features.word_edges[:-1]
+        edges = features.word_edges
+        starts = edges[:-1]
         firsts = features.word_spans[0].copy()
         firsts[starts] = features.starts
-        totals, found = self._sums(features.characters)
-        totals, found = np.add.reduceat(totals, firsts, axis=0, dtype=np.int32), np.add.reduceat(found, firsts)
-        for buckets, place in ((features.words, slice(None)), (features.counts.T, starts)):
-            more, also_found = self._sums(buckets)
-            totals[place] += more
-            found[place] += also_found
-        vectors = totals / np.sqrt(np.maximum(found, 1))[:, np.newaxis]
-        bags = np.add.reduceat(totals, starts, axis=0)
-        known = np.maximum(np.add.reduceat(found, starts), 1)
-        return _Words(starts, np.diff(features.word_edges), vectors, bags / np.sqrt(known)[:, np.newaxis])
+        sums = np.add.reduceat(self._sums(features.characters), firsts, axis=0, dtype=np.float64)
+        sums += self._sums(features.words)
+        sums[starts] += self._sums(features.counts.T)
+        return _Words(starts, edges[1:] - starts, _even(sums), _even(np.add.reduceat(sums, starts, axis=0)))
 
-    def _sums(self, buckets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of buckets of shape (m, n): the sums of the embeddings, shape (n, w), and how many there were, shape (n,)."""
-        rows = self._row.take(buckets)
-        sums: np.ndarray = self._embedding.take(rows, axis=0).sum(0, dtype=np.int16)
-        return sums, (rows != self._none).sum(0)
+    def _sums(self, buckets: np.ndarray) -> np.ndarray:
+        """Of buckets of shape (m, n): the sums of the embeddings, and how many there were, shape (n, w + 1)."""
+        sums: np.ndarray = self._embedding.take(self._row.take(buckets), axis=0).sum(0, dtype=np.int16)
+        return sums
 
     def _over_words(self, words: _Words) -> np.ndarray:
         """Shape (words, k): what each word says beside its neighbours."""
-        after, itself, before = np.split(words.vectors @ self._window, 3, axis=1)
-        after[words.starts + words.counts - 1] = 0  # the last word of a message is beside nothing
-        before[words.starts] = 0
-        itself[1:] += after[:-1]
-        itself[:-1] += before[1:]
-        itself += self._window_bias
-        return np.maximum(itself, 0)
+        count, width = words.vectors.shape
+        beside = np.zeros((count, 3 * width))
+        beside[1:, :width] = words.vectors[:-1]
+        beside[:, width : 2 * width] = words.vectors
+        beside[:-1, 2 * width :] = words.vectors[1:]
+        beside[words.starts, :width] = 0  # the first word of a message, and the last, are beside nothing
+        beside[words.starts + words.counts - 1, 2 * width :] = 0
+        over_words: np.ndarray = beside @ self._window
+        over_words += self._window_bias
+        np.maximum(over_words, 0, out=over_words)
+        return over_words
 
     def _columns(self, summary: np.ndarray) -> np.ndarray:
         """Shape (messages, COLUMNS)."""
@@ -273,10 +273,24 @@ class Reader:
         )
 
 
+def _with_scale(weights: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The weights with those of the embeddings, which come first, for embeddings as they are stored."""
+    width = len(scale) - 1
+    of_embeddings = np.vstack((weights[:width], np.zeros((1, weights.shape[1])))) * scale[:, np.newaxis]
+    return np.vstack((of_embeddings, weights[width:]))
+
+
+def _even(sums: np.ndarray) -> np.ndarray:
+    """Sums over the square root of how many embeddings are in them."""
+    evened: np.ndarray = sums / np.sqrt(np.maximum(sums[:, -1:], 1))
+    return evened
+
+
 def _summary(words: _Words, over_words: np.ndarray) -> np.ndarray:
-    """Shape (messages, w + 2 k): the bag of each message, and over its words the sum, made even, and the most."""
+    """Shape (messages, w + 1 + 2 k): the bag of each message, and over its words the sum, made even, and the most."""
     sums = np.add.reduceat(over_words, words.starts, axis=0) / np.sqrt(words.counts)[:, np.newaxis]
-    return np.hstack((words.bags, sums, np.maximum.reduceat(over_words, words.starts, axis=0)))
+    most = np.maximum.reduceat(over_words, words.starts, axis=0)
+    return np.concatenate((words.bags, sums, most), axis=1)
 
 
 def _pieces(text: str) -> list[tuple[int, int]]:

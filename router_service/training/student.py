@@ -126,8 +126,8 @@ class Options:
 
     rows: int
     width: int = 32
-    over_words: int = 128
-    hidden: int = 96
+    over_words: int = 96
+    hidden: int = 64
     epochs: int = 6
     batch: int = 256
     rate: float = 2e-3
