@@ -33,7 +33,7 @@ from llm_gateway.completion import Completion
 from llm_gateway.redis_store import NoStore
 from llm_gateway.service import LlmGatewayServicer
 from router_service import translation
-from router_service.analysis import Analysis, Reader
+from router_service.analysis import Reader
 from router_service.llm_client import generation_request
 from router_service.personas import DEFAULT_DIRECTORY, load_personas
 from router_service.prompts import instructions
@@ -56,8 +56,7 @@ def _pure() -> dict[str, float]:
         return lambda: choose(signals_of(read(message), message), table)
 
     def with_evidence(message: str) -> None:
-        analysis = read(message)
-        reader.evidence(message, analysis.tone.primary)
+        analysis = reader.read(message, 3)
         choose(signals_of(analysis, message), table)
 
     return {
@@ -168,9 +167,8 @@ async def _http() -> dict[str, float]:
 
 async def _gateway() -> Any:
     table, analyser = load_personas(DEFAULT_DIRECTORY), Reader.load()
-    analysis: Analysis = analyser.read(ENGLISH)
-    evidence = analyser.evidence(ENGLISH, analysis.tone.primary)
-    reading = Reading(signals_of(analysis, ENGLISH), analysis, evidence, router_pb2.READ_BY_READER)
+    analysis = analyser.read(ENGLISH, evidence=3)
+    reading = Reading(signals_of(analysis, ENGLISH), analysis, router_pb2.READ_BY_READER)
     routing = choose(reading.signals, table)
     reply = await _servicer().Generate(_request(), _NoDeadline())
     answer = translation.answer(routing, reading, table, reply)

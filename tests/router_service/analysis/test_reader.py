@@ -237,7 +237,7 @@ def test_evidence_of_a_long_text_is_runs_of_words_and_reads_no_more_than_a_short
     assert sum(map(len, read)) < 8000
     read.clear()
     READER.read("everything is broken again and I hate it", 3)
-    assert len(read) == 1 + 1 + 8  # the reading, and with it each of eight words left out
+    assert len(read) == 1 + 8  # whole, and each of eight words left out
 
 
 # Weights

@@ -93,7 +93,7 @@ def test_rare_labels_of_a_source_count_more():
     assert not found[:, 1:].any()
 
 
-@pytest.mark.parametrize(("source", "weight"), [("ion", train.WEIGHTS["ion"]), ("kote", 1), ("stylekqc", 0.3)])
+@pytest.mark.parametrize(("source", "weight"), [("ion", 1), ("kote", 1), ("stylekqc", 0.3)])
 def test_a_source_counts_by_its_weight(source, weight):
     rows = [row("a", source, tone) for tone in ("calm", "calm", "curious", "playful")]
     assert train.balanced(*train.targets_of(rows), rows)[:, 0].mean() == pytest.approx(weight)
