@@ -90,7 +90,7 @@ class Features:
     `characters` has shape (4, n): a row a size, a column a code point at which the n-gram starts. `starts` and `ends`,
     shape (messages,), bound each message's columns. `words` has shape (3, w): words, pairs with the next word, and
     threes. `word_spans`, shape (2, w), are their first columns and ends; `word_edges`, shape (messages + 1,), bound
-    each message's words. `counts` has shape (messages, 7). The message itself begins BEFORE columns after its start.
+    each message's words. `counts` has shape (messages, 7). The message itself begins 3 columns after its start.
     """
 
     characters: np.ndarray
@@ -100,9 +100,6 @@ class Features:
     word_spans: np.ndarray
     word_edges: np.ndarray
     counts: np.ndarray
-
-
-BEFORE: Final = 3
 
 
 def readable(message: str) -> str:

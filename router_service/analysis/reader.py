@@ -177,7 +177,7 @@ class Reader:
     def read(self, message: str, evidence: int = 0) -> Analysis:
         """Pure, and the same for the same text. With at most `evidence` words behind its tone."""
         text = readable(message)
-        chances = _softmax_heads(_blend(self._few_columns([text])))[0].round(_DIGITS).tolist()
+        chances = _softmax_heads(blend(self._few_columns([text])))[0].round(_DIGITS).tolist()
         analysis = self._analysis(text, chances)
         if not evidence:
             return analysis
@@ -200,7 +200,7 @@ class Reader:
 
     def _chances(self, texts: Sequence[str]) -> np.ndarray:
         """Shape (messages, labels), every head's part of a row summing to 1."""
-        return _softmax_heads(_blend(self._all_columns(texts)))
+        return _softmax_heads(blend(self._all_columns(texts)))
 
     def _all_columns(self, texts: Sequence[str]) -> np.ndarray:
         chunks = (texts[at : at + MAX_TOGETHER] for at in range(0, len(texts), MAX_TOGETHER))
@@ -302,7 +302,7 @@ def _pieces(text: str) -> list[tuple[int, int]]:
     return [(run[0][0], run[-1][1]) for run in runs]
 
 
-def _blend(columns: np.ndarray) -> np.ndarray:
+def blend(columns: np.ndarray) -> np.ndarray:
     """Shape (messages, labels): the logits, between those in general and those at work."""
     general, at_work = columns[:, : sum(HEADS)], columns[:, sum(HEADS) : -1]
     logits: np.ndarray = general + _gate(columns) * (at_work - general)

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from router_service.analysis.reader import COLUMNS, HEADS, Reader, Weights
+from router_service.analysis.reader import COLUMNS, HEADS, Reader, Weights, blend
 from router_service.training.corpora import LABELS, Row, other_writing
 from router_service.training.train import changed
 
@@ -61,10 +61,7 @@ def _truth(rows: Sequence[Row], head: int) -> np.ndarray:
 
 
 def _logits(columns: np.ndarray, first: int, size: int) -> np.ndarray:
-    share = 1 / (1 + np.exp(-columns[:, -1:]))
-    general, at_work = (columns[:, side + first : side + first + size] for side in (0, _LABELS))
-    logits: np.ndarray = general + share * (at_work - general)
-    return logits
+    return blend(columns)[:, first : first + size]
 
 
 def _biases(columns: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray], first: int, size: int) -> np.ndarray:
@@ -88,7 +85,7 @@ def _ascent(score: Callable[[np.ndarray], float], biases: np.ndarray) -> np.ndar
 
 
 def macro_f1(truth: np.ndarray, guess: np.ndarray, size: int) -> float:
-    """Over the labels that occur in the truth."""
+    """As that of `evaluation`, without scikit-learn and its checks: this is asked for thousands of times."""
     table = np.zeros((size, size))
     np.add.at(table, (truth, guess), 1)
     both = table.sum(0) + table.sum(1)

@@ -233,7 +233,6 @@ def fit(examples: Examples, options: Options, progress: Callable[[int, int], Non
     @partial(jax.jit, donate_argnums=(0, 1))
     def step(params: Params, state: optax.OptState, *batch: object) -> tuple[Params, optax.OptState]:
         gradients = jax.grad(partial(_loss, options=options))(params, *batch)
-        gradients["embedding"] = gradients["embedding"].at[-1].set(0)
         updates, state = optimiser.update(gradients, state, params)
         return optax.apply_updates(params, updates), state
 

@@ -11,7 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from router_service.analysis import features
-from router_service.analysis.features import BEFORE, BUCKETS, CHARACTER_NGRAMS, MAX_CHARACTERS, MAX_TOGETHER, NO_BUCKET
+from router_service.analysis.features import BUCKETS, CHARACTER_NGRAMS, MAX_CHARACTERS, MAX_TOGETHER, NO_BUCKET
+
+BEFORE = 3  # columns of a message's begin
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=60)
 chat_text = st.text(st.sampled_from("가나다서버ㅋㅠabcdeAB019 .!?'\n👩"), max_size=40)
