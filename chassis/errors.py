@@ -57,6 +57,8 @@ RULES: Final[dict[int, Rule]] = {
     Reason.REASON_OVERLOADED: Rule(_EXHAUSTED, True, "The service has too much work."),
     Reason.REASON_ROUTER_UNAVAILABLE: Rule(_UNAVAILABLE, True, "The persona router could not be reached."),
     Reason.REASON_LLM_GATEWAY_UNAVAILABLE: Rule(_UNAVAILABLE, True, "The LLM gateway could not be reached."),
+    Reason.REASON_MODEL_INTERRUPTED: Rule(_UNAVAILABLE, True, "The reply broke off."),
+    Reason.REASON_PROMPT_TOO_LARGE: Rule(_INVALID, False, "The prompt is too large."),
     Reason.REASON_INTERNAL: Rule(grpc.StatusCode.INTERNAL, False, "Something went wrong inside ION."),
 }
 

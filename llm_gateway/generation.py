@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from chassis.errors import IonError
+from chassis.errors import IonError, Violation
 from ion.error.v1.reason_pb2 import Reason
 
 
@@ -49,8 +49,19 @@ class Parameters:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheControl:
+    """What a call wants of the response cache. `bypass`: no stored reply, and none made for another call, may answer.
+    `no_store`: the reply is neither stored nor shared. `max_age_seconds`: of a stored reply; None means any."""
+
+    bypass: bool = False
+    no_store: bool = False
+    max_age_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One generation. `model` is never empty; `persona` labels it; `scope` partitions the cache."""
+    """One generation. `model` is never empty; `persona` labels it; `scope` partitions the cache. `max_input_tokens`: 0
+    means the gateway's own limit."""
 
     model: str
     prompt: Prompt
@@ -58,6 +69,9 @@ class GenerationRequest:
     persona: str = ""
     language: str = ""
     scope: str = ""
+    cache: CacheControl = field(default_factory=CacheControl)
+    may_hedge: bool = True
+    max_input_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +82,14 @@ class Usage:
     output_tokens: int = 0
     cached_input_tokens: int = 0
     thinking_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.thinking_tokens + other.thinking_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +148,30 @@ class ModelEmpty(ModelError):
 
     def __init__(self) -> None:
         super().__init__(Reason.REASON_MODEL_EMPTY)
+
+
+class ModelInterrupted(ModelError):
+    """The reply broke off after its beginning."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.REASON_MODEL_INTERRUPTED)
+
+
+class PromptTooLarge(IonError):
+    """The prompt does not fit its limit of input tokens, even without its older turns."""
+
+    def __init__(self, tokens: int, most: int) -> None:
+        description = f"has {tokens} input tokens without its older turns, of at most {most}"
+        super().__init__(
+            Reason.REASON_PROMPT_TOO_LARGE, f"prompt: {description}", violations=[Violation("prompt", description)]
+        )
+
+
+class Overloaded(IonError):
+    """More requests wait for a model call than the gateway takes on."""
+
+    def __init__(self, *, retry_after_seconds: float) -> None:
+        super().__init__(Reason.REASON_OVERLOADED, retry_after_seconds=retry_after_seconds)
 
 
 class ModelCredentials(ModelError):

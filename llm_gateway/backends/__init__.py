@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from llm_gateway.generation import GenerationRequest, Prompt, Reply
@@ -21,6 +22,15 @@ class Backend(Protocol):
     async def generate(self, request: GenerationRequest, *, location: str, timeout_seconds: float) -> Reply:
         """One complete reply. Raises ModelError, or DeadlineExceeded after `timeout_seconds`. Cancelling it cancels
         the call at the model's service."""
+        ...
+
+    def stream(
+        self, request: GenerationRequest, *, location: str, timeout_seconds: float
+    ) -> AsyncGenerator[str | Reply, None]:
+        """The text as it is made, each piece at least 1 character, then the whole Reply; always in that order. Raises as
+        `generate` does, before or after pieces, and ModelInterrupted where the model's service ends the stream without
+        saying why the model stopped. `timeout_seconds` spans the whole stream. Closing it, or cancelling what waits for
+        its next item, cancels the call at the model's service."""
         ...
 
     async def count_tokens(self, model: str, prompt: Prompt, *, location: str, timeout_seconds: float) -> int:

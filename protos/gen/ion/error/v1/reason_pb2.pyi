@@ -61,6 +61,12 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The LLM gateway could not be reached. UNAVAILABLE, with google.rpc.RetryInfo."""
     REASON_INTERNAL: _Reason.ValueType  # 17
     """A defect in ION itself; the log has the details under the request id. INTERNAL."""
+    REASON_MODEL_INTERRUPTED: _Reason.ValueType  # 18
+    """The reply broke off after its beginning. UNAVAILABLE, with google.rpc.RetryInfo; a retry may help."""
+    REASON_PROMPT_TOO_LARGE: _Reason.ValueType  # 19
+    """The prompt has more input tokens than the call may have, even without its older turns. INVALID_ARGUMENT, with
+    google.rpc.BadRequest.
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. The comment of each value names the gRPC status it travels with."""
@@ -101,6 +107,12 @@ REASON_LLM_GATEWAY_UNAVAILABLE: Reason.ValueType  # 16
 """The LLM gateway could not be reached. UNAVAILABLE, with google.rpc.RetryInfo."""
 REASON_INTERNAL: Reason.ValueType  # 17
 """A defect in ION itself; the log has the details under the request id. INTERNAL."""
+REASON_MODEL_INTERRUPTED: Reason.ValueType  # 18
+"""The reply broke off after its beginning. UNAVAILABLE, with google.rpc.RetryInfo; a retry may help."""
+REASON_PROMPT_TOO_LARGE: Reason.ValueType  # 19
+"""The prompt has more input tokens than the call may have, even without its older turns. INVALID_ARGUMENT, with
+google.rpc.BadRequest.
+"""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

@@ -60,6 +60,8 @@ class _CacheStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CacheStat
     """Generated for a concurrent equal call and shared."""
     CACHE_STATUS_OFF: _CacheStatus.ValueType  # 4
     """The cache was off for this call."""
+    CACHE_STATUS_STALE: _CacheStatus.ValueType  # 5
+    """Stored earlier, and older than replies are kept fresh: a new one is being made in the background."""
 
 class CacheStatus(_CacheStatus, metaclass=_CacheStatusEnumTypeWrapper):
     """Where a reply came from."""
@@ -74,6 +76,8 @@ CACHE_STATUS_COALESCED: CacheStatus.ValueType  # 3
 """Generated for a concurrent equal call and shared."""
 CACHE_STATUS_OFF: CacheStatus.ValueType  # 4
 """The cache was off for this call."""
+CACHE_STATUS_STALE: CacheStatus.ValueType  # 5
+"""Stored earlier, and older than replies are kept fresh: a new one is being made in the background."""
 Global___CacheStatus: _TypeAlias = CacheStatus  # noqa: Y015
 
 class _FinishReason:
@@ -99,6 +103,34 @@ FINISH_REASON_STOP: FinishReason.ValueType  # 1
 FINISH_REASON_MAX_TOKENS: FinishReason.ValueType  # 2
 """The limit of output tokens was reached: the text is cut, and is not cached."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
+
+class _BreakerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKER_STATE_UNSPECIFIED: _BreakerState.ValueType  # 0
+    """Not known."""
+    BREAKER_STATE_CLOSED: _BreakerState.ValueType  # 1
+    """Calls go there."""
+    BREAKER_STATE_OPEN: _BreakerState.ValueType  # 2
+    """No calls go there."""
+    BREAKER_STATE_HALF_OPEN: _BreakerState.ValueType  # 3
+    """One call at a time goes there, to see whether it answers again."""
+
+class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper):
+    """State of a circuit breaker."""
+
+BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
+"""Not known."""
+BREAKER_STATE_CLOSED: BreakerState.ValueType  # 1
+"""Calls go there."""
+BREAKER_STATE_OPEN: BreakerState.ValueType  # 2
+"""No calls go there."""
+BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 3
+"""One call at a time goes there, to see whether it answers again."""
+Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
 
 @_typing.final
 class Content(_message.Message):
@@ -211,6 +243,42 @@ class GenerationParameters(_message.Message):
 Global___GenerationParameters: _TypeAlias = GenerationParameters  # noqa: Y015
 
 @_typing.final
+class CacheControl(_message.Message):
+    """What a call wants of the response cache. Not set means: whatever is kept may answer, and the reply is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYPASS_FIELD_NUMBER: _builtins.int
+    NO_STORE_FIELD_NUMBER: _builtins.int
+    MAX_AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    bypass: _builtins.bool
+    """True: neither a stored reply nor one that is being made for another call may answer. The new reply takes the place
+    of the stored one.
+    """
+    no_store: _builtins.bool
+    """True: the reply is neither stored nor shared with other calls. A stored one may still answer."""
+    max_age_seconds: _builtins.int
+    """The greatest age of a stored reply that may answer, in seconds from its making, at least 0. Not set means any that
+    is kept.
+    """
+    def __init__(
+        self,
+        *,
+        bypass: _builtins.bool = ...,
+        no_store: _builtins.bool = ...,
+        max_age_seconds: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_age_seconds", b"_max_age_seconds", "max_age_seconds", b"max_age_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_age_seconds", b"_max_age_seconds", "bypass", b"bypass", "max_age_seconds", b"max_age_seconds", "no_store", b"no_store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_age_seconds: _TypeAlias = _typing.Literal["max_age_seconds"]  # noqa: Y015
+    _WhichOneofArgType__max_age_seconds: _TypeAlias = _typing.Literal["_max_age_seconds", b"_max_age_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_age_seconds) -> _WhichOneofReturnType__max_age_seconds | None: ...
+
+Global___CacheControl: _TypeAlias = CacheControl  # noqa: Y015
+
+@_typing.final
 class GenerateRequest(_message.Message):
     """One generation."""
 
@@ -222,6 +290,9 @@ class GenerateRequest(_message.Message):
     PERSONA_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    CACHE_CONTROL_FIELD_NUMBER: _builtins.int
+    NO_HEDGE_FIELD_NUMBER: _builtins.int
+    MAX_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model id, such as "gemini-3.5-flash", at most 128 characters. Empty means the gateway's default model."""
     persona: _builtins.str
@@ -234,7 +305,15 @@ class GenerateRequest(_message.Message):
     """
     scope: _builtins.str
     """Hard partition of the response cache, up to 256 characters: replies never cross scopes. Empty is the scope
-    shared by all callers, right only for prompts without anybody's private history.
+    shared by all callers, right only for prompts without anybody's private history: a prompt of more than one turn
+    with an empty scope is neither stored nor shared.
+    """
+    no_hedge: _builtins.bool
+    """True: the call is not hedged, so that it costs one model call unless that fails."""
+    max_input_tokens: _builtins.int
+    """Most input tokens, instructions included, at least 0. The oldest turns are left out until the prompt fits; where the
+    last turn alone does not, the call fails with PROMPT_TOO_LARGE. 0 means the gateway's own limit, which holds in any
+    case.
     """
     @_builtins.property
     def prompt(self) -> Global___Prompt:
@@ -243,6 +322,10 @@ class GenerateRequest(_message.Message):
     @_builtins.property
     def parameters(self) -> Global___GenerationParameters:
         """How it is to generate."""
+
+    @_builtins.property
+    def cache_control(self) -> Global___CacheControl:
+        """What the call wants of the response cache."""
 
     def __init__(
         self,
@@ -253,14 +336,87 @@ class GenerateRequest(_message.Message):
         persona: _builtins.str = ...,
         language: _builtins.str = ...,
         scope: _builtins.str = ...,
+        cache_control: Global___CacheControl | None = ...,
+        no_hedge: _builtins.bool = ...,
+        max_input_tokens: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "parameters", b"parameters", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["language", b"language", "model", b"model", "parameters", b"parameters", "persona", b"persona", "prompt", b"prompt", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "language", b"language", "max_input_tokens", b"max_input_tokens", "model", b"model", "no_hedge", b"no_hedge", "parameters", b"parameters", "persona", b"persona", "prompt", b"prompt", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
+
+@_typing.final
+class StreamGenerateRequest(_message.Message):
+    """One generation whose text is sent as it comes: the fields of GenerateRequest, under the same numbers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    PERSONA_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    CACHE_CONTROL_FIELD_NUMBER: _builtins.int
+    NO_HEDGE_FIELD_NUMBER: _builtins.int
+    MAX_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model id, such as "gemini-3.5-flash", at most 128 characters. Empty means the gateway's default model."""
+    persona: _builtins.str
+    """The persona that speaks, at most 128 characters, for billing labels and the offline backend's voice; it does not
+    change the prompt. Empty means none.
+    """
+    language: _builtins.str
+    """BCP 47 tag of the language of the reply ("ko", "en"), at most 128 characters, read by the offline backend alone: a
+    model is told by its instructions. Empty means English.
+    """
+    scope: _builtins.str
+    """Hard partition of the response cache, up to 256 characters: replies never cross scopes. Empty is the scope
+    shared by all callers, right only for prompts without anybody's private history: a prompt of more than one turn
+    with an empty scope is neither stored nor shared.
+    """
+    no_hedge: _builtins.bool
+    """True: the call is not hedged, so that it costs one model call unless that fails."""
+    max_input_tokens: _builtins.int
+    """Most input tokens, instructions included, at least 0. The oldest turns are left out until the prompt fits; where the
+    last turn alone does not, the call fails with PROMPT_TOO_LARGE. 0 means the gateway's own limit, which holds in any
+    case.
+    """
+    @_builtins.property
+    def prompt(self) -> Global___Prompt:
+        """What the model is to read."""
+
+    @_builtins.property
+    def parameters(self) -> Global___GenerationParameters:
+        """How it is to generate."""
+
+    @_builtins.property
+    def cache_control(self) -> Global___CacheControl:
+        """What the call wants of the response cache."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        prompt: Global___Prompt | None = ...,
+        parameters: Global___GenerationParameters | None = ...,
+        persona: _builtins.str = ...,
+        language: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        cache_control: Global___CacheControl | None = ...,
+        no_hedge: _builtins.bool = ...,
+        max_input_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "parameters", b"parameters", "prompt", b"prompt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "language", b"language", "max_input_tokens", b"max_input_tokens", "model", b"model", "no_hedge", b"no_hedge", "parameters", b"parameters", "persona", b"persona", "prompt", b"prompt", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamGenerateRequest: _TypeAlias = StreamGenerateRequest  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
@@ -309,6 +465,14 @@ class Generation(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     OFFLINE_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    HEDGES_FIELD_NUMBER: _builtins.int
+    LOST_USAGE_FIELD_NUMBER: _builtins.int
+    QUEUED_MICROS_FIELD_NUMBER: _builtins.int
+    TIME_TO_FIRST_TOKEN_MICROS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_COST_USD_FIELD_NUMBER: _builtins.int
+    TRIMMED_TURNS_FIELD_NUMBER: _builtins.int
+    AGE_SECONDS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model that answered, as it names itself."""
     location: _builtins.str
@@ -318,12 +482,36 @@ class Generation(_message.Message):
     finish_reason: Global___FinishReason.ValueType
     """Why the model stopped."""
     attempts: _builtins.int
-    """Model calls made for this reply, retries included. 0 for a hit."""
+    """Model calls made for this reply, retries and hedges included. 0 for a hit."""
     offline: _builtins.bool
     """True when no model was asked: the offline backend composed the text."""
+    complete: _builtins.bool
+    """True when the model had said all it had to say: `finish_reason` is FINISH_REASON_STOP."""
+    hedges: _builtins.int
+    """Those of `attempts` that were hedges: sent to another location because the one before was late."""
+    queued_micros: _builtins.int
+    """Time the call waited for its turn before the model was asked, in microseconds. 0 for a hit."""
+    time_to_first_token_micros: _builtins.int
+    """Time from the start of the call that answered to its first text, in microseconds. 0 for a hit, and where the model
+    was not asked to stream.
+    """
+    estimated_cost_usd: _builtins.float
+    """What `usage` and `lost_usage` cost by the list prices of the catalogue, in US dollars; for a hit, what was saved. Not
+    set where the model has no price there.
+    """
+    trimmed_turns: _builtins.int
+    """Turns that were left out, oldest first, so that the prompt fits its limit of input tokens."""
+    age_seconds: _builtins.int
+    """Age of a stored reply in seconds. 0 where it was made for this call."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """Tokens of the model call behind the reply; for a hit, of the call that was saved."""
+
+    @_builtins.property
+    def lost_usage(self) -> Global___Usage:
+        """Tokens spent on calls whose answer was not used: those that lost to a hedge, or broke off. Estimated: a call that is
+        cancelled does not say what it cost.
+        """
 
     def __init__(
         self,
@@ -335,12 +523,22 @@ class Generation(_message.Message):
         usage: Global___Usage | None = ...,
         attempts: _builtins.int = ...,
         offline: _builtins.bool = ...,
+        complete: _builtins.bool = ...,
+        hedges: _builtins.int = ...,
+        lost_usage: Global___Usage | None = ...,
+        queued_micros: _builtins.int = ...,
+        time_to_first_token_micros: _builtins.int = ...,
+        estimated_cost_usd: _builtins.float | None = ...,
+        trimmed_turns: _builtins.int = ...,
+        age_seconds: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_estimated_cost_usd", b"_estimated_cost_usd", "estimated_cost_usd", b"estimated_cost_usd", "lost_usage", b"lost_usage", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cache", b"cache", "finish_reason", b"finish_reason", "location", b"location", "model", b"model", "offline", b"offline", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_estimated_cost_usd", b"_estimated_cost_usd", "age_seconds", b"age_seconds", "attempts", b"attempts", "cache", b"cache", "complete", b"complete", "estimated_cost_usd", b"estimated_cost_usd", "finish_reason", b"finish_reason", "hedges", b"hedges", "location", b"location", "lost_usage", b"lost_usage", "model", b"model", "offline", b"offline", "queued_micros", b"queued_micros", "time_to_first_token_micros", b"time_to_first_token_micros", "trimmed_turns", b"trimmed_turns", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__estimated_cost_usd: _TypeAlias = _typing.Literal["estimated_cost_usd"]  # noqa: Y015
+    _WhichOneofArgType__estimated_cost_usd: _TypeAlias = _typing.Literal["_estimated_cost_usd", b"_estimated_cost_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__estimated_cost_usd) -> _WhichOneofReturnType__estimated_cost_usd | None: ...
 
 Global___Generation: _TypeAlias = Generation  # noqa: Y015
 
@@ -371,6 +569,36 @@ class GenerateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
+
+@_typing.final
+class StreamGenerateResponse(_message.Message):
+    """A part of a streamed reply."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The next text, at least 1 character. Pieces that come within 20 ms of each other travel together."""
+    @_builtins.property
+    def generation(self) -> Global___Generation:
+        """How the reply came about; ends the stream."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        generation: Global___Generation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "generation", b"generation", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "generation", b"generation", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["text", "generation"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___StreamGenerateResponse: _TypeAlias = StreamGenerateResponse  # noqa: Y015
 
 @_typing.final
 class BatchGenerateRequest(_message.Message):
@@ -509,3 +737,360 @@ class CountTokensResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CountTokensResponse: _TypeAlias = CountTokensResponse  # noqa: Y015
+
+@_typing.final
+class InvalidateCacheRequest(_message.Message):
+    """Which stored replies to forget: those that match every field that is set. At least one is to be set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERSONA_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    persona: _builtins.str
+    """Replies of this persona, at most 128 characters. Empty means any."""
+    model: _builtins.str
+    """Replies that were asked of this model, at most 128 characters. Empty means any."""
+    scope: _builtins.str
+    """Replies of this scope, at most 256 characters. Not set means any; empty is the scope shared by all callers."""
+    def __init__(
+        self,
+        *,
+        persona: _builtins.str = ...,
+        model: _builtins.str = ...,
+        scope: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_scope", b"_scope", "scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_scope", b"_scope", "model", b"model", "persona", b"persona", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__scope: _TypeAlias = _typing.Literal["scope"]  # noqa: Y015
+    _WhichOneofArgType__scope: _TypeAlias = _typing.Literal["_scope", b"_scope"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scope) -> _WhichOneofReturnType__scope | None: ...
+
+Global___InvalidateCacheRequest: _TypeAlias = InvalidateCacheRequest  # noqa: Y015
+
+@_typing.final
+class InvalidateCacheResponse(_message.Message):
+    """What became of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARED_FIELD_NUMBER: _builtins.int
+    shared: _builtins.bool
+    """True when all replicas will forget them; false when this one alone does, for want of Redis."""
+    def __init__(
+        self,
+        *,
+        shared: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shared", b"shared"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvalidateCacheResponse: _TypeAlias = InvalidateCacheResponse  # noqa: Y015
+
+@_typing.final
+class GetStatisticsRequest(_message.Message):
+    """Asks for the counts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatisticsRequest: _TypeAlias = GetStatisticsRequest  # noqa: Y015
+
+@_typing.final
+class CacheStatistics(_message.Message):
+    """Counts of the response cache."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEAR_HITS_FIELD_NUMBER: _builtins.int
+    SHARED_HITS_FIELD_NUMBER: _builtins.int
+    STALE_HITS_FIELD_NUMBER: _builtins.int
+    COALESCED_FIELD_NUMBER: _builtins.int
+    FOLLOWED_FIELD_NUMBER: _builtins.int
+    TAKEN_OVER_FIELD_NUMBER: _builtins.int
+    MISSES_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
+    INVALIDATED_FIELD_NUMBER: _builtins.int
+    FOREIGN_VALUES_FIELD_NUMBER: _builtins.int
+    FENCED_OFF_FIELD_NUMBER: _builtins.int
+    NEAR_ENTRIES_FIELD_NUMBER: _builtins.int
+    LATE_COMMANDS_FIELD_NUMBER: _builtins.int
+    near_hits: _builtins.int
+    """Answered from this process's memory."""
+    shared_hits: _builtins.int
+    """Answered from Redis."""
+    stale_hits: _builtins.int
+    """Of both, those that were stale."""
+    coalesced: _builtins.int
+    """Answered with a call that was under way in this process."""
+    followed: _builtins.int
+    """Answered with a call that was under way in another replica."""
+    taken_over: _builtins.int
+    """Calls that took over from a replica that was gone."""
+    misses: _builtins.int
+    """Not found."""
+    stored: _builtins.int
+    """Stored."""
+    invalidated: _builtins.int
+    """Found, and not used since they had been invalidated."""
+    foreign_values: _builtins.int
+    """Values in Redis that were not ION's, or damaged, and were ignored."""
+    fenced_off: _builtins.int
+    """Replies that were not stored since another replica had taken over the call."""
+    near_entries: _builtins.int
+    """Replies in this process's memory now."""
+    late_commands: _builtins.int
+    """Commands that Redis did not answer in time, and that were not waited for."""
+    def __init__(
+        self,
+        *,
+        near_hits: _builtins.int = ...,
+        shared_hits: _builtins.int = ...,
+        stale_hits: _builtins.int = ...,
+        coalesced: _builtins.int = ...,
+        followed: _builtins.int = ...,
+        taken_over: _builtins.int = ...,
+        misses: _builtins.int = ...,
+        stored: _builtins.int = ...,
+        invalidated: _builtins.int = ...,
+        foreign_values: _builtins.int = ...,
+        fenced_off: _builtins.int = ...,
+        near_entries: _builtins.int = ...,
+        late_commands: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coalesced", b"coalesced", "fenced_off", b"fenced_off", "followed", b"followed", "foreign_values", b"foreign_values", "invalidated", b"invalidated", "late_commands", b"late_commands", "misses", b"misses", "near_entries", b"near_entries", "near_hits", b"near_hits", "shared_hits", b"shared_hits", "stale_hits", b"stale_hits", "stored", b"stored", "taken_over", b"taken_over"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CacheStatistics: _TypeAlias = CacheStatistics  # noqa: Y015
+
+@_typing.final
+class CallStatistics(_message.Message):
+    """Counts of model calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    HEDGES_FIELD_NUMBER: _builtins.int
+    HEDGES_WON_FIELD_NUMBER: _builtins.int
+    HEDGES_DENIED_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    RETRIES_DENIED_FIELD_NUMBER: _builtins.int
+    SHED_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    calls: _builtins.int
+    """Calls to the model's service, hedges and retries included."""
+    hedges: _builtins.int
+    """Those that were hedges."""
+    hedges_won: _builtins.int
+    """Hedges that answered first."""
+    hedges_denied: _builtins.int
+    """Hedges that were wanted and not made, since their budget was spent."""
+    retries: _builtins.int
+    """Those that were retries after a failure."""
+    retries_denied: _builtins.int
+    """Retries that were wanted and not made, since their budget was spent."""
+    shed: _builtins.int
+    """Requests that were refused since too many were waiting."""
+    queued: _builtins.int
+    """Requests that are waiting for their turn now."""
+    running: _builtins.int
+    """Requests whose model calls are under way now."""
+    def __init__(
+        self,
+        *,
+        calls: _builtins.int = ...,
+        hedges: _builtins.int = ...,
+        hedges_won: _builtins.int = ...,
+        hedges_denied: _builtins.int = ...,
+        retries: _builtins.int = ...,
+        retries_denied: _builtins.int = ...,
+        shed: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        running: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "hedges", b"hedges", "hedges_denied", b"hedges_denied", "hedges_won", b"hedges_won", "queued", b"queued", "retries", b"retries", "retries_denied", b"retries_denied", "running", b"running", "shed", b"shed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallStatistics: _TypeAlias = CallStatistics  # noqa: Y015
+
+@_typing.final
+class LocationStatistics(_message.Message):
+    """One location of the model's service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOCATION_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    LATENCY_MICROS_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    location: _builtins.str
+    """Its name, such as "us-central1"."""
+    breaker: Global___BreakerState.ValueType
+    """State of its circuit breaker."""
+    latency_micros: _builtins.int
+    """Moving average of the time to a reply, in microseconds. 0 before the first."""
+    running: _builtins.int
+    """Calls under way."""
+    def __init__(
+        self,
+        *,
+        location: _builtins.str = ...,
+        breaker: Global___BreakerState.ValueType = ...,
+        latency_micros: _builtins.int = ...,
+        running: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "latency_micros", b"latency_micros", "location", b"location", "running", b"running"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocationStatistics: _TypeAlias = LocationStatistics  # noqa: Y015
+
+@_typing.final
+class HedgeStatistics(_message.Message):
+    """When calls to one model are hedged, as learned from its latencies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_MICROS_FIELD_NUMBER: _builtins.int
+    REPLY_MICROS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model asked for."""
+    first_token_micros: _builtins.int
+    """Microseconds after which a call without a first token is late. 0 while that is not known."""
+    reply_micros: _builtins.int
+    """Microseconds after which a call without a whole reply is late. 0 while that is not known."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        first_token_micros: _builtins.int = ...,
+        reply_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_token_micros", b"first_token_micros", "model", b"model", "reply_micros", b"reply_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HedgeStatistics: _TypeAlias = HedgeStatistics  # noqa: Y015
+
+@_typing.final
+class UsageStatistics(_message.Message):
+    """What one persona has used of one model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERSONA_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REPLIES_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    LOST_USAGE_FIELD_NUMBER: _builtins.int
+    ESTIMATED_COST_USD_FIELD_NUMBER: _builtins.int
+    persona: _builtins.str
+    """The persona; empty for calls without one."""
+    model: _builtins.str
+    """The model asked for."""
+    replies: _builtins.int
+    """Replies that a model made."""
+    estimated_cost_usd: _builtins.float
+    """What both cost by the list prices of the catalogue, in US dollars. Not set where the model has no price there."""
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """Tokens of those replies."""
+
+    @_builtins.property
+    def lost_usage(self) -> Global___Usage:
+        """Tokens of calls whose answer was not used."""
+
+    def __init__(
+        self,
+        *,
+        persona: _builtins.str = ...,
+        model: _builtins.str = ...,
+        replies: _builtins.int = ...,
+        usage: Global___Usage | None = ...,
+        lost_usage: Global___Usage | None = ...,
+        estimated_cost_usd: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_estimated_cost_usd", b"_estimated_cost_usd", "estimated_cost_usd", b"estimated_cost_usd", "lost_usage", b"lost_usage", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_estimated_cost_usd", b"_estimated_cost_usd", "estimated_cost_usd", b"estimated_cost_usd", "lost_usage", b"lost_usage", "model", b"model", "persona", b"persona", "replies", b"replies", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__estimated_cost_usd: _TypeAlias = _typing.Literal["estimated_cost_usd"]  # noqa: Y015
+    _WhichOneofArgType__estimated_cost_usd: _TypeAlias = _typing.Literal["_estimated_cost_usd", b"_estimated_cost_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__estimated_cost_usd) -> _WhichOneofReturnType__estimated_cost_usd | None: ...
+
+Global___UsageStatistics: _TypeAlias = UsageStatistics  # noqa: Y015
+
+@_typing.final
+class GetStatisticsResponse(_message.Message):
+    """The counts, since the start of the process."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CACHE_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    LOCATIONS_FIELD_NUMBER: _builtins.int
+    HEDGES_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cache(self) -> Global___CacheStatistics:
+        """Of the response cache."""
+
+    @_builtins.property
+    def calls(self) -> Global___CallStatistics:
+        """Of model calls."""
+
+    @_builtins.property
+    def locations(self) -> _containers.RepeatedCompositeFieldContainer[Global___LocationStatistics]:
+        """One entry a location, in order of preference."""
+
+    @_builtins.property
+    def hedges(self) -> _containers.RepeatedCompositeFieldContainer[Global___HedgeStatistics]:
+        """One entry a model whose calls may be hedged, by name."""
+
+    @_builtins.property
+    def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageStatistics]:
+        """One entry a persona and model, by name; the 1000 that were first used. What comes after them counts under the
+        persona "(other)".
+        """
+
+    def __init__(
+        self,
+        *,
+        cache: Global___CacheStatistics | None = ...,
+        calls: Global___CallStatistics | None = ...,
+        locations: _abc.Iterable[Global___LocationStatistics] | None = ...,
+        hedges: _abc.Iterable[Global___HedgeStatistics] | None = ...,
+        usage: _abc.Iterable[Global___UsageStatistics] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "calls", b"calls"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "calls", b"calls", "hedges", b"hedges", "locations", b"locations", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatisticsResponse: _TypeAlias = GetStatisticsResponse  # noqa: Y015

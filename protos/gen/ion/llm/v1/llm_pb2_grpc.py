@@ -40,6 +40,11 @@ class LlmGatewayServiceStub:
                 request_serializer=ion_dot_llm_dot_v1_dot_llm__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=ion_dot_llm_dot_v1_dot_llm__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.StreamGenerate = channel.unary_stream(
+                '/ion.llm.v1.LlmGatewayService/StreamGenerate',
+                request_serializer=ion_dot_llm_dot_v1_dot_llm__pb2.StreamGenerateRequest.SerializeToString,
+                response_deserializer=ion_dot_llm_dot_v1_dot_llm__pb2.StreamGenerateResponse.FromString,
+                _registered_method=True)
         self.BatchGenerate = channel.unary_unary(
                 '/ion.llm.v1.LlmGatewayService/BatchGenerate',
                 request_serializer=ion_dot_llm_dot_v1_dot_llm__pb2.BatchGenerateRequest.SerializeToString,
@@ -50,6 +55,16 @@ class LlmGatewayServiceStub:
                 request_serializer=ion_dot_llm_dot_v1_dot_llm__pb2.CountTokensRequest.SerializeToString,
                 response_deserializer=ion_dot_llm_dot_v1_dot_llm__pb2.CountTokensResponse.FromString,
                 _registered_method=True)
+        self.InvalidateCache = channel.unary_unary(
+                '/ion.llm.v1.LlmGatewayService/InvalidateCache',
+                request_serializer=ion_dot_llm_dot_v1_dot_llm__pb2.InvalidateCacheRequest.SerializeToString,
+                response_deserializer=ion_dot_llm_dot_v1_dot_llm__pb2.InvalidateCacheResponse.FromString,
+                _registered_method=True)
+        self.GetStatistics = channel.unary_unary(
+                '/ion.llm.v1.LlmGatewayService/GetStatistics',
+                request_serializer=ion_dot_llm_dot_v1_dot_llm__pb2.GetStatisticsRequest.SerializeToString,
+                response_deserializer=ion_dot_llm_dot_v1_dot_llm__pb2.GetStatisticsResponse.FromString,
+                _registered_method=True)
 
 
 class LlmGatewayServiceServicer:
@@ -59,6 +74,15 @@ class LlmGatewayServiceServicer:
     def Generate(self, request, context):
         """Generates one reply. The caller's deadline bounds everything, retries included; without one the gateway's own
         request timeout holds. Cancelling stops the model call, unless other callers wait for the same reply.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamGenerate(self, request, context):
+        """Generates one reply and sends its text as it comes, then exactly one `generation`, which ends the stream. A reply
+        that breaks off ends the stream with an error, never cleanly. What fails before the first text is tried elsewhere;
+        what fails after it is reported, as MODEL_INTERRUPTED. Cancelling works as for Generate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +102,21 @@ class LlmGatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InvalidateCache(self, request, context):
+        """Forgets stored replies, in this replica at once and in all others within two seconds. Replies that are being made
+        as it is called are given to those who wait for them, and not stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatistics(self, request, context):
+        """What this replica has counted since its start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LlmGatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -85,6 +124,11 @@ def add_LlmGatewayServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=ion_dot_llm_dot_v1_dot_llm__pb2.GenerateRequest.FromString,
                     response_serializer=ion_dot_llm_dot_v1_dot_llm__pb2.GenerateResponse.SerializeToString,
+            ),
+            'StreamGenerate': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamGenerate,
+                    request_deserializer=ion_dot_llm_dot_v1_dot_llm__pb2.StreamGenerateRequest.FromString,
+                    response_serializer=ion_dot_llm_dot_v1_dot_llm__pb2.StreamGenerateResponse.SerializeToString,
             ),
             'BatchGenerate': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchGenerate,
@@ -95,6 +139,16 @@ def add_LlmGatewayServiceServicer_to_server(servicer, server):
                     servicer.CountTokens,
                     request_deserializer=ion_dot_llm_dot_v1_dot_llm__pb2.CountTokensRequest.FromString,
                     response_serializer=ion_dot_llm_dot_v1_dot_llm__pb2.CountTokensResponse.SerializeToString,
+            ),
+            'InvalidateCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.InvalidateCache,
+                    request_deserializer=ion_dot_llm_dot_v1_dot_llm__pb2.InvalidateCacheRequest.FromString,
+                    response_serializer=ion_dot_llm_dot_v1_dot_llm__pb2.InvalidateCacheResponse.SerializeToString,
+            ),
+            'GetStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatistics,
+                    request_deserializer=ion_dot_llm_dot_v1_dot_llm__pb2.GetStatisticsRequest.FromString,
+                    response_serializer=ion_dot_llm_dot_v1_dot_llm__pb2.GetStatisticsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -125,6 +179,33 @@ class LlmGatewayService:
             '/ion.llm.v1.LlmGatewayService/Generate',
             ion_dot_llm_dot_v1_dot_llm__pb2.GenerateRequest.SerializeToString,
             ion_dot_llm_dot_v1_dot_llm__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamGenerate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ion.llm.v1.LlmGatewayService/StreamGenerate',
+            ion_dot_llm_dot_v1_dot_llm__pb2.StreamGenerateRequest.SerializeToString,
+            ion_dot_llm_dot_v1_dot_llm__pb2.StreamGenerateResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -179,6 +260,60 @@ class LlmGatewayService:
             '/ion.llm.v1.LlmGatewayService/CountTokens',
             ion_dot_llm_dot_v1_dot_llm__pb2.CountTokensRequest.SerializeToString,
             ion_dot_llm_dot_v1_dot_llm__pb2.CountTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InvalidateCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ion.llm.v1.LlmGatewayService/InvalidateCache',
+            ion_dot_llm_dot_v1_dot_llm__pb2.InvalidateCacheRequest.SerializeToString,
+            ion_dot_llm_dot_v1_dot_llm__pb2.InvalidateCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ion.llm.v1.LlmGatewayService/GetStatistics',
+            ion_dot_llm_dot_v1_dot_llm__pb2.GetStatisticsRequest.SerializeToString,
+            ion_dot_llm_dot_v1_dot_llm__pb2.GetStatisticsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,10 +20,21 @@ class LlmGatewayServiceStub:
     """Generates one reply. The caller's deadline bounds everything, retries included; without one the gateway's own
     request timeout holds. Cancelling stops the model call, unless other callers wait for the same reply.
     """
+    StreamGenerate: _aio.UnaryStreamMultiCallable[_llm_pb2.StreamGenerateRequest, _llm_pb2.StreamGenerateResponse]
+    """Generates one reply and sends its text as it comes, then exactly one `generation`, which ends the stream. A reply
+    that breaks off ends the stream with an error, never cleanly. What fails before the first text is tried elsewhere;
+    what fails after it is reported, as MODEL_INTERRUPTED. Cancelling works as for Generate.
+    """
     BatchGenerate: _aio.UnaryUnaryMultiCallable[_llm_pb2.BatchGenerateRequest, _llm_pb2.BatchGenerateResponse]
     """Generates a reply for each request, a bounded number at a time. One failing request fails alone."""
     CountTokens: _aio.UnaryUnaryMultiCallable[_llm_pb2.CountTokensRequest, _llm_pb2.CountTokensResponse]
     """Counts the input tokens that a Generate call with the same prompt would be billed for."""
+    InvalidateCache: _aio.UnaryUnaryMultiCallable[_llm_pb2.InvalidateCacheRequest, _llm_pb2.InvalidateCacheResponse]
+    """Forgets stored replies, in this replica at once and in all others within two seconds. Replies that are being made
+    as it is called are given to those who wait for them, and not stored.
+    """
+    GetStatistics: _aio.UnaryUnaryMultiCallable[_llm_pb2.GetStatisticsRequest, _llm_pb2.GetStatisticsResponse]
+    """What this replica has counted since its start."""
 
 class LlmGatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     """Calls models, with a shared response cache and one model call for concurrent equal requests."""
@@ -36,6 +47,17 @@ class LlmGatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_llm_pb2.GenerateResponse]:
         """Generates one reply. The caller's deadline bounds everything, retries included; without one the gateway's own
         request timeout holds. Cancelling stops the model call, unless other callers wait for the same reply.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamGenerate(
+        self,
+        request: _llm_pb2.StreamGenerateRequest,
+        context: _aio.ServicerContext[_llm_pb2.StreamGenerateRequest, _abc.AsyncIterator[_llm_pb2.StreamGenerateResponse]],
+    ) -> _abc.AsyncIterator[_llm_pb2.StreamGenerateResponse]:
+        """Generates one reply and sends its text as it comes, then exactly one `generation`, which ends the stream. A reply
+        that breaks off ends the stream with an error, never cleanly. What fails before the first text is tried elsewhere;
+        what fails after it is reported, as MODEL_INTERRUPTED. Cancelling works as for Generate.
         """
 
     @_abc_1.abstractmethod
@@ -53,5 +75,23 @@ class LlmGatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_llm_pb2.CountTokensRequest, _abc.Awaitable[_llm_pb2.CountTokensResponse]],
     ) -> _abc.Awaitable[_llm_pb2.CountTokensResponse]:
         """Counts the input tokens that a Generate call with the same prompt would be billed for."""
+
+    @_abc_1.abstractmethod
+    def InvalidateCache(
+        self,
+        request: _llm_pb2.InvalidateCacheRequest,
+        context: _aio.ServicerContext[_llm_pb2.InvalidateCacheRequest, _abc.Awaitable[_llm_pb2.InvalidateCacheResponse]],
+    ) -> _abc.Awaitable[_llm_pb2.InvalidateCacheResponse]:
+        """Forgets stored replies, in this replica at once and in all others within two seconds. Replies that are being made
+        as it is called are given to those who wait for them, and not stored.
+        """
+
+    @_abc_1.abstractmethod
+    def GetStatistics(
+        self,
+        request: _llm_pb2.GetStatisticsRequest,
+        context: _aio.ServicerContext[_llm_pb2.GetStatisticsRequest, _abc.Awaitable[_llm_pb2.GetStatisticsResponse]],
+    ) -> _abc.Awaitable[_llm_pb2.GetStatisticsResponse]:
+        """What this replica has counted since its start."""
 
 def add_LlmGatewayServiceServicer_to_server(servicer: LlmGatewayServiceServicer, server: _aio.Server) -> None: ...

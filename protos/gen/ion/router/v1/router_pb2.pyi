@@ -541,6 +541,46 @@ class ChatRequest(_message.Message):
 Global___ChatRequest: _TypeAlias = ChatRequest  # noqa: Y015
 
 @_typing.final
+class ChatStreamRequest(_message.Message):
+    """A message to answer as a stream: the fields of ChatRequest, under the same numbers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    PERSONA_FIELD_NUMBER: _builtins.int
+    PREVIOUS_PERSONA_FIELD_NUMBER: _builtins.int
+    message: _builtins.str
+    """The message, 1 to 1000 characters after trimming."""
+    user_id: _builtins.str
+    """Who asks, at most 128 characters. Empty means nobody in particular."""
+    session_id: _builtins.str
+    """The conversation, at most 128 characters. Empty means none."""
+    persona: _builtins.str
+    """The persona that is to answer, whatever the message. Empty means the best match. NOT_FOUND where none has the
+    name.
+    """
+    previous_persona: _builtins.str
+    """As in RouteRequest."""
+    def __init__(
+        self,
+        *,
+        message: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        persona: _builtins.str = ...,
+        previous_persona: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "persona", b"persona", "previous_persona", b"previous_persona", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChatStreamRequest: _TypeAlias = ChatStreamRequest  # noqa: Y015
+
+@_typing.final
 class Timings(_message.Message):
     """Time spent, each in microseconds."""
 
@@ -631,6 +671,122 @@ class ChatResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChatResponse: _TypeAlias = ChatResponse  # noqa: Y015
+
+@_typing.final
+class Routed(_message.Message):
+    """The choice, before the reply is there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTING_FIELD_NUMBER: _builtins.int
+    ANALYSIS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def routing(self) -> Global___Routing:
+        """Who is to answer and why."""
+
+    @_builtins.property
+    def analysis(self) -> Global___Analysis:
+        """What was read from the message."""
+
+    def __init__(
+        self,
+        *,
+        routing: Global___Routing | None = ...,
+        analysis: Global___Analysis | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "routing", b"routing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "routing", b"routing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Routed: _TypeAlias = Routed  # noqa: Y015
+
+@_typing.final
+class ChatDone(_message.Message):
+    """The end of a streamed answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    ROUTING_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    fallback: _builtins.bool
+    """True when the model could not answer, and the text is an apology."""
+    session_id: _builtins.str
+    """As in the request."""
+    @_builtins.property
+    def generation(self) -> _llm_pb2.Generation:
+        """How the reply came about. Not set with `fallback`."""
+
+    @_builtins.property
+    def failure(self) -> _reason_pb2.Failure:
+        """Why. Set with `fallback` alone."""
+
+    @_builtins.property
+    def routing(self) -> Global___Routing:
+        """Who apologised: as in ChatResponse. Set with `fallback` alone; otherwise the choice of `routed` stands."""
+
+    @_builtins.property
+    def timings(self) -> Global___Timings:
+        """Time spent; `llm_micros` up to the last text."""
+
+    def __init__(
+        self,
+        *,
+        generation: _llm_pb2.Generation | None = ...,
+        fallback: _builtins.bool = ...,
+        failure: _reason_pb2.Failure | None = ...,
+        routing: Global___Routing | None = ...,
+        timings: Global___Timings | None = ...,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "generation", b"generation", "routing", b"routing", "timings", b"timings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "fallback", b"fallback", "generation", b"generation", "routing", b"routing", "session_id", b"session_id", "timings", b"timings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChatDone: _TypeAlias = ChatDone  # noqa: Y015
+
+@_typing.final
+class ChatStreamResponse(_message.Message):
+    """A part of a streamed answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTED_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The next text, at least 1 character."""
+    @_builtins.property
+    def routed(self) -> Global___Routed:
+        """The choice; always first."""
+
+    @_builtins.property
+    def done(self) -> Global___ChatDone:
+        """The end; always last."""
+
+    def __init__(
+        self,
+        *,
+        routed: Global___Routed | None = ...,
+        text: _builtins.str = ...,
+        done: Global___ChatDone | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "event", b"event", "routed", b"routed", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "event", b"event", "routed", b"routed", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["routed", "text", "done"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ChatStreamResponse: _TypeAlias = ChatStreamResponse  # noqa: Y015
 
 @_typing.final
 class ListPersonasRequest(_message.Message):

@@ -50,6 +50,11 @@ class PersonaRouterServiceStub:
                 request_serializer=ion_dot_router_dot_v1_dot_router__pb2.ChatRequest.SerializeToString,
                 response_deserializer=ion_dot_router_dot_v1_dot_router__pb2.ChatResponse.FromString,
                 _registered_method=True)
+        self.ChatStream = channel.unary_stream(
+                '/ion.router.v1.PersonaRouterService/ChatStream',
+                request_serializer=ion_dot_router_dot_v1_dot_router__pb2.ChatStreamRequest.SerializeToString,
+                response_deserializer=ion_dot_router_dot_v1_dot_router__pb2.ChatStreamResponse.FromString,
+                _registered_method=True)
         self.ListPersonas = channel.unary_unary(
                 '/ion.router.v1.PersonaRouterService/ListPersonas',
                 request_serializer=ion_dot_router_dot_v1_dot_router__pb2.ListPersonasRequest.SerializeToString,
@@ -90,6 +95,15 @@ class PersonaRouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChatStream(self, request, context):
+        """The same, with the text as it comes: first `routed`, then texts, then exactly one `done`, which ends the stream. When
+        the model cannot answer, the text is an apology and `done` has `fallback` set, as in Chat. A reply that breaks off
+        after its first text ends the stream with an error, MODEL_INTERRUPTED, instead of `done`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPersonas(self, request, context):
         """All personas, by name.
         """
@@ -121,6 +135,11 @@ def add_PersonaRouterServiceServicer_to_server(servicer, server):
                     servicer.Chat,
                     request_deserializer=ion_dot_router_dot_v1_dot_router__pb2.ChatRequest.FromString,
                     response_serializer=ion_dot_router_dot_v1_dot_router__pb2.ChatResponse.SerializeToString,
+            ),
+            'ChatStream': grpc.unary_stream_rpc_method_handler(
+                    servicer.ChatStream,
+                    request_deserializer=ion_dot_router_dot_v1_dot_router__pb2.ChatStreamRequest.FromString,
+                    response_serializer=ion_dot_router_dot_v1_dot_router__pb2.ChatStreamResponse.SerializeToString,
             ),
             'ListPersonas': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPersonas,
@@ -215,6 +234,33 @@ class PersonaRouterService:
             '/ion.router.v1.PersonaRouterService/Chat',
             ion_dot_router_dot_v1_dot_router__pb2.ChatRequest.SerializeToString,
             ion_dot_router_dot_v1_dot_router__pb2.ChatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChatStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ion.router.v1.PersonaRouterService/ChatStream',
+            ion_dot_router_dot_v1_dot_router__pb2.ChatStreamRequest.SerializeToString,
+            ion_dot_router_dot_v1_dot_router__pb2.ChatStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,6 +28,11 @@ class PersonaRouterServiceStub:
     """Routes a message and answers as the chosen persona. When the model cannot answer in time, the answer is an
     apology with `fallback` set, and the call succeeds.
     """
+    ChatStream: _aio.UnaryStreamMultiCallable[_router_pb2.ChatStreamRequest, _router_pb2.ChatStreamResponse]
+    """The same, with the text as it comes: first `routed`, then texts, then exactly one `done`, which ends the stream. When
+    the model cannot answer, the text is an apology and `done` has `fallback` set, as in Chat. A reply that breaks off
+    after its first text ends the stream with an error, MODEL_INTERRUPTED, instead of `done`.
+    """
     ListPersonas: _aio.UnaryUnaryMultiCallable[_router_pb2.ListPersonasRequest, _router_pb2.ListPersonasResponse]
     """All personas, by name."""
     GetPersona: _aio.UnaryUnaryMultiCallable[_router_pb2.GetPersonaRequest, _router_pb2.GetPersonaResponse]
@@ -64,6 +69,17 @@ class PersonaRouterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_router_pb2.ChatResponse]:
         """Routes a message and answers as the chosen persona. When the model cannot answer in time, the answer is an
         apology with `fallback` set, and the call succeeds.
+        """
+
+    @_abc_1.abstractmethod
+    def ChatStream(
+        self,
+        request: _router_pb2.ChatStreamRequest,
+        context: _aio.ServicerContext[_router_pb2.ChatStreamRequest, _abc.AsyncIterator[_router_pb2.ChatStreamResponse]],
+    ) -> _abc.AsyncIterator[_router_pb2.ChatStreamResponse]:
+        """The same, with the text as it comes: first `routed`, then texts, then exactly one `done`, which ends the stream. When
+        the model cannot answer, the text is an apology and `done` has `fallback` set, as in Chat. A reply that breaks off
+        after its first text ends the stream with an error, MODEL_INTERRUPTED, instead of `done`.
         """
 
     @_abc_1.abstractmethod
