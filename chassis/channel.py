@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Context, copy_context
 from typing import Any
 
 import grpc
@@ -69,9 +71,7 @@ async def invoke(
 
     Raises IonError: a peer that nobody answers for is `unreachable`. Cancelling it cancels the call below.
     """
-    remaining = deadline.remaining_seconds()
-    if remaining <= 0:
-        raise DeadlineExceeded
+    remaining = _remaining_seconds(deadline)
     with telemetry.span(name, SpanKind.CLIENT):
         metadata = telemetry.outgoing_metadata()
         call = method(request, timeout=remaining, metadata=metadata, wait_for_ready=wait_for_ready)
@@ -82,3 +82,53 @@ async def invoke(
             raise
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, unreachable=unreachable) from error
+
+
+async def invoke_stream(
+    method: Callable[..., Any],
+    name: str,
+    request: Message,
+    deadline: Deadline,
+    *,
+    unreachable: Reason.ValueType,
+    wait_for_ready: bool = False,
+) -> AsyncGenerator[Any, None]:
+    """The messages of one server stream, all of them within the deadline; otherwise as `invoke`.
+
+    Raises IonError, after any number of messages. Closing or cancelling it cancels the call below: whoever may stop
+    before the end closes it (`contextlib.aclosing`).
+    """
+    remaining = _remaining_seconds(deadline)
+    with _span_apart(name) as context:
+        metadata = context.run(telemetry.outgoing_metadata)
+        call = method(request, timeout=remaining, metadata=metadata, wait_for_ready=wait_for_ready)
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, unreachable=unreachable) from error
+        finally:
+            call.cancel()  # as above; nothing happens where the call has ended
+
+
+def _remaining_seconds(deadline: Deadline) -> float:
+    """More than none. Raises DeadlineExceeded."""
+    remaining = deadline.remaining_seconds()
+    if remaining <= 0:
+        raise DeadlineExceeded
+    return remaining
+
+
+@contextmanager
+def _span_apart(name: str) -> Iterator[Context]:
+    """A client span in a context of its own: a generator shares its caller's, which would see the span between two
+    messages, and may not be closed in the one it was begun in."""
+    context, span = copy_context(), telemetry.span(name, SpanKind.CLIENT)
+    context.run(span.__enter__)
+    try:
+        yield context
+    except BaseException as error:
+        context.run(span.__exit__, type(error), error, error.__traceback__)
+        raise
+    else:
+        context.run(span.__exit__, None, None, None)

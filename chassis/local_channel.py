@@ -244,8 +244,9 @@ class _Call(grpc.aio.Call):  # type: ignore[misc]
         return self._rpc.time_remaining()
 
     def cancel(self) -> bool:
-        self._locally_cancelled = self._rpc.stop(grpc.StatusCode.CANCELLED, "Locally cancelled by application!")
-        return self._locally_cancelled
+        stopped = self._rpc.stop(grpc.StatusCode.CANCELLED, "Locally cancelled by application!")
+        self._locally_cancelled |= stopped
+        return stopped
 
     _locally_cancelled = False
 
@@ -314,8 +315,6 @@ class _StreamCall(_Call, grpc.aio.UnaryStreamCall):  # type: ignore[misc]
         self._ahead = asyncio.Semaphore(1)
         rpc.on_finish.append(lambda: self._messages.put_nowait(_END))
         server.start(rpc, self._serve)
-        if rpc.done and self._messages.empty():
-            self._messages.put_nowait(_END)
 
     async def _write(self, message: Any) -> None:
         await self._ahead.acquire()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc.aio
 from google.protobuf.message import Message
 
-from chassis.channel import invoke
+from chassis.channel import invoke, invoke_stream
 from chassis.deadline import Deadline
 from ion.error.v1.reason_pb2 import Reason
 from ion.router.v1 import router_pb2, router_pb2_grpc
@@ -26,6 +27,19 @@ class RouterClient:
     async def chat(self, request: router_pb2.ChatRequest, deadline: Deadline) -> router_pb2.ChatResponse:
         answer: router_pb2.ChatResponse = await self._call("Chat", request, deadline)
         return answer
+
+    def chat_stream(
+        self, request: router_pb2.ChatStreamRequest, deadline: Deadline
+    ) -> AsyncGenerator[router_pb2.ChatStreamResponse, None]:
+        """As the contract says: `routed`, texts, `done`. Close it where it is not read to its end."""
+        return invoke_stream(
+            self._stub.ChatStream,
+            f"{_SERVICE}/ChatStream",
+            request,
+            deadline,
+            unreachable=Reason.REASON_ROUTER_UNAVAILABLE,
+            wait_for_ready=self._wait_for_ready,
+        )
 
     async def route(self, request: router_pb2.RouteRequest, deadline: Deadline) -> router_pb2.RouteResponse:
         choice: router_pb2.RouteResponse = await self._call("Route", request, deadline)

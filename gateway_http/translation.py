@@ -15,6 +15,7 @@ _CACHE: Final[dict[int, Any]] = {
     llm_pb2.CACHE_STATUS_HIT: "hit",
     llm_pb2.CACHE_STATUS_MISS: "miss",
     llm_pb2.CACHE_STATUS_COALESCED: "coalesced",
+    llm_pb2.CACHE_STATUS_STALE: "hit",
 }
 _FINISH: Final[dict[int, str]] = {
     llm_pb2.FINISH_REASON_STOP: "stop",

@@ -10,13 +10,19 @@ from grpc_health.v1 import health as health_service
 from chassis.server import NOT_SERVING, SERVING, Hosted
 from chassis.settings import stop
 from ion.llm.v1 import llm_pb2, llm_pb2_grpc
+from llm_gateway.admission import Admission
 from llm_gateway.backends import Backend
 from llm_gateway.backends.offline import OfflineBackend
 from llm_gateway.cache import ResponseCache
+from llm_gateway.catalogue import Catalogue
 from llm_gateway.completion import Completion
+from llm_gateway.locations import Locations
+from llm_gateway.model_calls import ModelCalls
+from llm_gateway.race import HedgeMode, Means
 from llm_gateway.redis_store import NoStore, RedisStore, Store
 from llm_gateway.service import LlmGatewayServicer
 from llm_gateway.settings import LlmSettings
+from llm_gateway.spending import Ledger
 
 NAME = llm_pb2.DESCRIPTOR.services_by_name["LlmGatewayService"].full_name
 # The entry of the health service that says whether Redis is connected; there is none where no Redis is configured.
@@ -26,11 +32,34 @@ REDIS = "redis"
 @asynccontextmanager
 async def open_llm_gateway(settings: LlmSettings, health: health_service.aio.HealthServicer) -> AsyncIterator[Hosted]:
     """The LLM gateway until the block ends."""
-    backend = await _open_backend(settings)
+    catalogue = Catalogue.load()
+    backend = await _open_backend(settings, catalogue)
     store = await _open_store(settings, health)
-    cache = ResponseCache(store, ttl_seconds=settings.cache_ttl_seconds, max_entries=settings.cache_max_entries)
+    cache = ResponseCache(
+        store,
+        ttl_seconds=settings.cache_ttl_seconds,
+        stale_seconds=settings.cache_stale_seconds,
+        max_entries=settings.cache_max_entries,
+    )
+    means = Means(
+        backend,
+        Locations(backend.locations, choice=settings.location_choice),
+        ledger=Ledger(catalogue.cost_usd),
+        hedge_mode=HedgeMode(settings.hedge),
+        max_tokens_per_request=settings.max_tokens_per_request,
+    )
+    calls = ModelCalls(means)
+    completion = Completion(
+        calls,
+        cache,
+        Admission(settings.max_concurrent_calls, settings.max_queued_calls),
+        catalogue=catalogue,
+        max_input_tokens=settings.max_input_tokens,
+        request_timeout_seconds=settings.request_timeout_seconds,
+    )
     servicer = LlmGatewayServicer(
-        Completion(backend, cache),
+        completion,
+        catalogue,
         offline=settings.backend_name == "offline",
         request_timeout_seconds=settings.request_timeout_seconds,
     )
@@ -38,12 +67,15 @@ async def open_llm_gateway(settings: LlmSettings, health: health_service.aio.Hea
         yield Hosted(NAME, lambda server: llm_pb2_grpc.add_LlmGatewayServiceServicer_to_server(servicer, server))
     finally:
         await cache.close()
-        await backend.close()
+        await calls.close()
 
 
-async def _open_backend(settings: LlmSettings) -> Backend:
+async def _open_backend(settings: LlmSettings, catalogue: Catalogue) -> Backend:
     if settings.backend_name == "offline":
         return OfflineBackend()
+    retired = catalogue.retirement(settings.model)
+    if retired:
+        stop(f"ION_VERTEX_MODEL={settings.model!r}: {retired}")
     # Imported where it is used: most of a second, and 100 MB.
     from llm_gateway.backends.vertex import VertexBackend
 

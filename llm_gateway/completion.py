@@ -1,71 +1,79 @@
-"""One reply for one request: cache, then one shared model call, with the only retries there are."""
+"""One reply for one request: the cache, then a call shared by all who ask the same, here and in other replicas."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final, TypeVar
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded, IonError
-from llm_gateway.backends import Backend
-from llm_gateway.cache import ResponseCache, cache_key
-from llm_gateway.generation import GenerationRequest, ModelUnavailable, Prompt, Reply
-
-MAX_ATTEMPTS: Final = 3
-FIRST_PAUSE_SECONDS: Final = 0.05
-LONGEST_PAUSE_SECONDS: Final = 1.0
-
-T = TypeVar("T")
-
-
-class CacheStatus(StrEnum):
-    HIT = "hit"
-    MISS = "miss"
-    COALESCED = "coalesced"
-    OFF = "off"
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """A reply and how it came about. `attempts`: model calls made for it, 0 for a hit."""
-
-    reply: Reply
-    cache: CacheStatus
-    attempts: int
+from llm_gateway.admission import Admission
+from llm_gateway.cache import Found, ResponseCache, cache_key
+from llm_gateway.catalogue import Catalogue
+from llm_gateway.flights import CacheStatus, Completed, Flight, in_pieces
+from llm_gateway.generation import GenerationRequest, ModelInterrupted, Prompt
+from llm_gateway.leases import Followed, Lease
+from llm_gateway.model_calls import ModelCalls
+from llm_gateway.race import Listener
+from llm_gateway.tokens import TokenCounter
 
 
 class Completion:
     """Answers requests. Concurrent equal ones share one model call."""
 
-    def __init__(self, backend: Backend, cache: ResponseCache, *, draw: Callable[[], float] = random.random) -> None:
-        """`draw` gives the jitter: uniform from 0 to 1."""
-        self._backend = backend
-        self._cache = cache
-        self._draw = draw
+    def __init__(
+        self,
+        calls: ModelCalls,
+        cache: ResponseCache,
+        admission: Admission,
+        *,
+        catalogue: Catalogue,
+        max_input_tokens: int = 0,
+        request_timeout_seconds: float = 30.0,
+        unix_now: Callable[[], float] = time.time,
+    ) -> None:
+        """`max_input_tokens`: of any call, 0 for the model's own limit. `request_timeout_seconds`: of a refresh in the
+        background."""
+        self.calls = calls
+        self.cache = cache
+        self.admission = admission
+        self._catalogue = catalogue
+        self._counter = TokenCounter(calls.count_tokens)
+        self._max_input_tokens = max_input_tokens
+        self._request_timeout_seconds = request_timeout_seconds
+        self._unix_now = unix_now
         self._flights: dict[str, Flight] = {}
 
     @property
     def default_model(self) -> str:
-        return self._backend.default_model
+        return self.calls.means.backend.default_model
 
     async def generate(self, request: GenerationRequest, deadline: Deadline) -> Completed:
-        """Raises ModelError, or DeadlineExceeded. Cancelling it cancels the model call, unless others wait for it."""
-        key = cache_key(request)
-        near = self._cache.get_near(key)
-        if near is not None:
-            return Completed(near, CacheStatus.HIT, 0)
-        flight = self._flights.get(key)
-        if flight is None:
-            return await self._take_off(key, request, deadline).join(deadline)
-        flight.deadline.extend_to(deadline)
+        """Raises ModelError, PromptTooLarge, Overloaded or DeadlineExceeded. Cancelling it cancels the model call,
+        unless others wait for it."""
+        found = self._from_memory(request)
+        if found:
+            return found
+        flight, joined = self._board(request, deadline)
         completed = await flight.join(deadline)
-        if completed.cache is CacheStatus.HIT:
-            return completed
-        return Completed(completed.reply, CacheStatus.COALESCED, completed.attempts)
+        return _coalesced(completed) if joined else completed
+
+    async def stream(self, request: GenerationRequest, deadline: Deadline) -> AsyncGenerator[str | Completed, None]:
+        """The text as it comes, then how it came about. Raises as `generate` does, and ModelInterrupted where the reply
+        breaks off. Closing it cancels the model call, unless others wait for it."""
+        found = self._from_memory(request)
+        if found:
+            for text in in_pieces(found.reply.text):
+                yield text
+            yield found
+            return
+        flight, joined = self._board(request, deadline, streamed=True)
+        async with aclosing(flight.stream(deadline)) as items:
+            async for item in items:
+                yield _coalesced(item) if joined and isinstance(item, Completed) else item
 
     async def generate_batch(
         self, requests: Sequence[GenerationRequest], *, max_concurrency: int, deadline: Deadline
@@ -85,104 +93,177 @@ class Completion:
         return [task.result() for task in tasks]
 
     async def count_tokens(self, model: str, prompt: Prompt, deadline: Deadline) -> int:
-        """Raises as `generate` does."""
+        """Raises ModelError or DeadlineExceeded."""
+        return await self._counter.count(model, prompt, deadline)
 
-        async def attempt(location: str, timeout_seconds: float) -> int:
-            return await self._backend.count_tokens(model, prompt, location=location, timeout_seconds=timeout_seconds)
+    async def invalidate(self, *, persona: str, model: str, scope: str | None) -> bool:
+        """As ResponseCache does; a call that is under way answers nobody who asks from now on."""
+        self._flights.clear()
+        return await self.cache.invalidate(persona=persona, model=model, scope=scope)
 
-        count, _ = await self._with_retries(attempt, deadline)
-        return count
+    def _from_memory(self, request: GenerationRequest) -> Completed | None:
+        if not _may_read(request):
+            return None
+        key = cache_key(request)
+        found = self.cache.get_near(key, max_age_seconds=request.cache.max_age_seconds)
+        return None if found is None else self._found(key, request, found)
 
-    def _take_off(self, key: str, request: GenerationRequest, deadline: Deadline) -> Flight:
-        def land() -> None:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
+    def _found(self, key: str, request: GenerationRequest, found: Found) -> Completed:
+        """A stale reply answers at once, and a new one is made in the background."""
+        if not found.is_stale:
+            return Completed(found.reply, CacheStatus.HIT, age_seconds=found.age_seconds)
+        if key not in self._flights:
+            deadline = Deadline.after(self._request_timeout_seconds)
+            flight = self._flights[key] = Flight(deadline, lambda: self._land(key, flight))
+            flight.start(self._fly_shared(key, request, flight, accept_stale=False))
+        return Completed(found.reply, CacheStatus.STALE, age_seconds=found.age_seconds)
 
-        flight = Flight(deadline.copy(), land)
-        self._flights[key] = flight
-        flight.start(self._fly(key, request, flight.deadline))
-        return flight
+    def _board(self, request: GenerationRequest, deadline: Deadline, *, streamed: bool = False) -> tuple[Flight, bool]:
+        """The flight to wait for, and whether it was under way."""
+        key = cache_key(request)
+        may_share = _may_share(request)
+        flight = self._flights.get(key) if may_share else None
+        if flight is not None:
+            flight.deadline.extend_to(deadline)
+            self.cache.statistics.coalesced += 1
+            return flight, True
+        flight = Flight(deadline.copy(), lambda: self._land(key, flight), wants_text=streamed)
+        if may_share:
+            self._flights[key] = flight
+        flight.start((self._fly_shared if may_share else self._fly_alone)(key, request, flight))
+        return flight, False
 
-    async def _fly(self, key: str, request: GenerationRequest, deadline: Deadline) -> Completed:
-        shared = await self._cache.get_shared(key)
-        if shared is not None:
-            return Completed(shared, CacheStatus.HIT, 0)
+    def _land(self, key: str, flight: Flight | None) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
 
-        async def attempt(location: str, timeout_seconds: float) -> Reply:
-            return await self._backend.generate(request, location=location, timeout_seconds=timeout_seconds)
+    async def _fly_alone(self, key: str, request: GenerationRequest, flight: Flight) -> Completed:
+        """Beside all others, who may not have this reply; a stored one may still answer."""
+        if _may_read(request):
+            max_age_seconds = request.cache.max_age_seconds
+            entered = await self.cache.enter(key, streamed=flight.wants_text, max_age_seconds=max_age_seconds)
+            if isinstance(entered, Found):
+                return self._found(key, request, entered)
+            if isinstance(entered, Lease):
+                await entered.release()
+        return await self._fly(request, flight, flight.deadline)
 
-        reply, attempts = await self._with_retries(attempt, deadline)
-        await self._cache.put(key, reply)
-        return Completed(reply, CacheStatus.MISS if self._cache.enabled else CacheStatus.OFF, attempts)
-
-    async def _with_retries(self, attempt: Callable[[str, float], Awaitable[T]], deadline: Deadline) -> tuple[T, int]:
-        """The result and how many attempts it took, each at the next location."""
-        locations = self._backend.locations
-        number = 0
+    async def _fly_shared(
+        self, key: str, request: GenerationRequest, flight: Flight, *, accept_stale: bool = True
+    ) -> Completed:
+        """The reply that another replica has stored or is making, or one that is made here."""
+        followed: Followed | None = None
         while True:
-            remaining = deadline.remaining_seconds()
-            if remaining <= 0:
-                raise DeadlineExceeded
-            try:
-                return await attempt(locations[number % len(locations)], remaining), number + 1
-            except IonError as error:
-                number += 1
-                pause = pause_before_retry(
-                    error, number, remaining_seconds=deadline.remaining_seconds(), draw=self._draw()
-                )
-                if pause is None:
-                    raise
-            await asyncio.sleep(pause)
+            streamed = flight.wants_text
+            entered = await self.cache.enter(
+                key,
+                streamed=streamed,
+                max_age_seconds=request.cache.max_age_seconds,
+                accept_stale=accept_stale,
+                after=followed,
+            )
+            if isinstance(entered, Found):
+                self._land(key, flight)  # a fresh one may have to take off
+                return self._found(key, request, entered)
+            if not isinstance(entered, Followed):
+                return await self._lead(request, flight, entered)
+            followed = entered
+            completed = await self._follow(followed, flight, streamed=streamed)
+            if completed:
+                return completed
 
-
-def pause_before_retry(error: IonError, attempts_made: int, *, remaining_seconds: float, draw: float) -> float | None:
-    """Seconds to wait before another attempt, or None where there is to be none. `draw` is from 0 to 1.
-
-    Exponential with full jitter, or what the model's service asked for where that is longer.
-    """
-    if not error.retryable or attempts_made >= MAX_ATTEMPTS:
-        return None
-    ceiling = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempts_made - 1))
-    pause = max(draw * ceiling, error.retry_after_seconds or 0.0)
-    return pause if pause < remaining_seconds else None
-
-
-class Flight:
-    """One shared call, for as long as anybody waits for it. `deadline` is that of its most patient caller."""
-
-    def __init__(self, deadline: Deadline, on_landed: Callable[[], None]) -> None:
-        self.deadline = deadline
-        self._on_landed = on_landed
-        self._waiters = 0
-        self._task: asyncio.Task[Completed | IonError] | None = None
-
-    def start(self, work: Awaitable[Completed]) -> None:
-        self._task = asyncio.get_running_loop().create_task(_settled(work))
-        self._task.add_done_callback(lambda _: self._on_landed())
-
-    async def join(self, deadline: Deadline) -> Completed:
-        """Wait within `deadline`; whoever leaves last cancels the call."""
-        assert self._task  # noqa: S101 - started by whoever made it
-        self._waiters += 1
-        try:
-            await asyncio.wait((self._task,), timeout=deadline.remaining_seconds())
-        finally:
-            self._waiters -= 1
-            if not self._waiters and not self._task.done():
-                self._on_landed()  # nobody may join a call that is being cancelled
-                self._task.cancel()
-        if not self._task.done():
-            raise DeadlineExceeded
-        if self._task.cancelled():
-            raise ModelUnavailable  # by what is below: those who wait were not cancelled, and need an answer
-        outcome = self._task.result()
+    async def _follow(self, followed: Followed, flight: Flight, *, streamed: bool) -> Completed | None:
+        """None where this replica is to take over. Raises what the leader's call failed with."""
+        if streamed:
+            async for text in followed.pieces():
+                flight.publish(text)
+        outcome = await followed.outcome(flight.deadline)
         if isinstance(outcome, IonError):
-            raise outcome.with_traceback(None)  # shared by all who wait: each starts a traceback of its own
-        return outcome
+            raise outcome
+        if outcome is not None:
+            return Completed(outcome.reply, CacheStatus.COALESCED, age_seconds=outcome.age_seconds)
+        if flight.has_published:
+            raise ModelInterrupted  # another call would tell it in other words
+        return None
+
+    async def _lead(self, request: GenerationRequest, flight: Flight, lease: Lease | None) -> Completed:
+        """Make the reply and tell the replicas that follow; without a lease there are none."""
+        if lease is None:
+            return await self._fly(request, flight, flight.deadline)
+        failure: IonError | None = None
+        try:
+            return await self._fly(request, _Told(flight, lease), flight.deadline, lease)
+        except IonError as error:
+            # Those who follow may have more time.
+            failure = None if isinstance(error, DeadlineExceeded) else error
+            raise
+        finally:
+            await lease.settle(failure)
+
+    async def _fly(
+        self, request: GenerationRequest, listener: Listener, deadline: Deadline, lease: Lease | None = None
+    ) -> Completed:
+        """Its turn, a prompt that fits, the model calls, and the reply stored."""
+        made_at = self._unix_now()
+        async with self.admission.admit(deadline) as queued_seconds:
+            asked, trimmed_turns = await self._fit(request, deadline)
+            made = await self.calls.make(asked, deadline, listener)
+        if _may_store(request):
+            await self.cache.put(cache_key(request), request, made.reply, made_at=made_at, lease=lease)
+        return Completed(
+            reply=made.reply,
+            cache=CacheStatus.MISS if self.cache.enabled and _may_read(request) else CacheStatus.OFF,
+            attempts=made.attempts,
+            hedges=made.hedges,
+            lost_usage=made.lost_usage,
+            queued_seconds=queued_seconds,
+            first_token_seconds=made.first_token_seconds,
+            trimmed_turns=trimmed_turns,
+        )
+
+    async def _fit(self, request: GenerationRequest, deadline: Deadline) -> tuple[GenerationRequest, int]:
+        """The request as the model takes it, and how many turns were left out."""
+        fitted = self._catalogue.fit(request)
+        limit = self._catalogue.input_limit(request.model, request.max_input_tokens, self._max_input_tokens)
+        prompt, trimmed_turns = await self._counter.fit(request.model, request.prompt, limit, deadline)
+        return replace(fitted, prompt=prompt), trimmed_turns
 
 
-async def _settled(work: Awaitable[Completed]) -> Completed | IonError:
-    try:
-        return await work
-    except IonError as error:
-        return error
+class _Told:
+    """Those who wait here, and in the replicas that follow."""
+
+    def __init__(self, flight: Flight, lease: Lease) -> None:
+        self._flight = flight
+        self._lease = lease
+
+    @property
+    def wants_text(self) -> bool:
+        return self._flight.wants_text
+
+    def publish(self, text: str) -> None:
+        self._flight.publish(text)
+        self._lease.publish(text)
+
+
+def _holds_history(request: GenerationRequest) -> bool:
+    """Somebody's conversation, and no scope that says whose: it is neither stored nor shared."""
+    return len(request.prompt.turns) > 1 and not request.scope
+
+
+def _may_read(request: GenerationRequest) -> bool:
+    return not request.cache.bypass and not _holds_history(request)
+
+
+def _may_store(request: GenerationRequest) -> bool:
+    return not request.cache.no_store and not _holds_history(request)
+
+
+def _may_share(request: GenerationRequest) -> bool:
+    return _may_read(request) and _may_store(request)
+
+
+def _coalesced(completed: Completed) -> Completed:
+    """As it is for who joined a call under way."""
+    if completed.cache is not CacheStatus.MISS and completed.cache is not CacheStatus.OFF:
+        return completed
+    return replace(completed, cache=CacheStatus.COALESCED)

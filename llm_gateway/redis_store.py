@@ -1,8 +1,9 @@
 """Redis as the cache that replicas share. It is optional and never waited for.
 
-A request waits WAIT_SECONDS at most, and then goes on without. Commands unanswered for ANSWER_SECONDS, or a broken
-connection, declare Redis away: from then on no request touches it, until a look in the background finds that it
-answers again. A command that Redis answers with an error is refused, and no more: Redis is still there.
+A request waits WAIT_SECONDS at most, and then goes on without; where Redis has been later than that twice in a row,
+requests do not wait at all until it is in time again. Commands unanswered for ANSWER_SECONDS, or a broken connection,
+declare Redis away: from then on no request touches it, until a look in the background finds that it answers again. A
+command that Redis answers with an error is refused, and no more: Redis is still there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from itertools import zip_longest
@@ -22,11 +24,12 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-WAIT_SECONDS: Final = 0.010
+WAIT_SECONDS: Final = 0.005
 ANSWER_SECONDS: Final = 0.250
 LOOK_SECONDS: Final = 1.0  # for one look, handshake included, and between looks while connected
 FIRST_PAUSE_SECONDS: Final = 0.1  # between looks while away, doubling
 LONGEST_PAUSE_SECONDS: Final = 2.0
+LATE_BATCHES: Final = 2  # in a row, until nobody waits
 _CLUSTER_SCHEME: Final = "redis+cluster://"
 _DEFAULT_PORT: Final = 6379
 # What a node of a cluster that is away leaves in the place of an answer.
@@ -38,17 +41,30 @@ OnState = Callable[[bool], Awaitable[None]]
 
 
 class Store(Protocol):
-    """Bytes by key, shared by replicas. Neither method raises or waits longer than WAIT_SECONDS."""
+    """Commands to what replicas share. No method raises, but for the cancellation of who waits."""
 
     @property
     def enabled(self) -> bool: ...
 
-    async def get(self, key: str) -> bytes | None:
-        """The value, or None where there is none or the store is not to be had in time."""
+    @property
+    def connected(self) -> bool: ...
+
+    @property
+    def late(self) -> int:
+        """Answers that were not waited for any longer, since the start."""
         ...
 
-    async def set(self, key: str, value: bytes, *, ttl_seconds: float) -> None:
-        """Keep the value, where the store is to be had; it may still be on its way when this returns."""
+    def send(self, *command: Any) -> asyncio.Future[Any]:
+        """Its answer once it is there, an error among them, or None where it is lost. Commands arrive in order."""
+        ...
+
+    async def in_time(self, answer: asyncio.Future[Any], *, wait_seconds: float | None = None) -> Any:
+        """The answer where it comes within `wait_seconds`, by default the store's own, which a slow store loses; else
+        None, as for an error. The command may still be on its way then."""
+        ...
+
+    def watch(self, *command: Any, on_answer: Callable[[Any], None]) -> None:
+        """Send the command now, with each look and before all else after an absence."""
         ...
 
     async def close(self) -> None: ...
@@ -58,15 +74,26 @@ class NoStore:
     """No store: nothing is shared."""
 
     enabled = False
+    connected = False
+    late = 0
 
-    async def get(self, key: str) -> bytes | None:
+    def send(self, *command: Any) -> asyncio.Future[Any]:
+        return _none()
+
+    async def in_time(self, answer: asyncio.Future[Any], *, wait_seconds: float | None = None) -> Any:
         return None
 
-    async def set(self, key: str, value: bytes, *, ttl_seconds: float) -> None:
-        """Keeps nothing."""
+    def watch(self, *command: Any, on_answer: Callable[[Any], None]) -> None:
+        """Has nothing to say."""
 
     async def close(self) -> None:
         """Holds nothing."""
+
+
+def _none() -> asyncio.Future[Any]:
+    nothing: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    nothing.set_result(None)
+    return nothing
 
 
 async def _ignore_state(_connected: bool) -> None:
@@ -83,7 +110,8 @@ class RedisStore:
         self._wait_seconds = wait_seconds
         self._on_state = on_state
         self._queue: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
-        self._queued_gets: dict[str, asyncio.Future[Any]] = {}
+        self._watches: list[tuple[tuple[Any, ...], Callable[[Any], None]]] = []
+        self._late_batches = 0  # in a row
         self._sender: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._said_refused = False
@@ -102,22 +130,45 @@ class RedisStore:
         store._start(store._keep_looking())
         return store
 
-    async def get(self, key: str) -> bytes | None:
-        """As in Store; a value that is not a string counts as none."""
+    def send(self, *command: Any) -> asyncio.Future[Any]:
+        """As in Store. The commands of one turn of the event loop, and those that gather while others are under way,
+        travel together: one pipeline at a time, on one connection."""
         if not self.connected:
-            return None
-        answer = self._queued_gets.get(key)
-        if answer is None:
-            answer = self._queued_gets[key] = self._enqueue("GET", key)
-        value = await self._in_time(answer)
-        return value if isinstance(value, bytes) else None
+            return _none()
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.append((command, answer))
+        if self._sender is None:
+            self._sender = self._start(self._send_queue())
+        return answer
 
-    async def set(self, key: str, value: bytes, *, ttl_seconds: float) -> None:
-        if self.connected:
-            ttl_milliseconds = max(1, round(ttl_seconds * 1000))
-            await self._in_time(self._enqueue("SET", key, value, "PX", ttl_milliseconds))
+    async def in_time(self, answer: asyncio.Future[Any], *, wait_seconds: float | None = None) -> Any:
+        """As in Store."""
+        if wait_seconds is None:
+            wait_seconds = 0.0 if self._late_batches >= LATE_BATCHES else self._wait_seconds
+        await asyncio.wait((answer,), timeout=wait_seconds)
+        if not answer.done():
+            self.late += 1
+            return None
+        result = answer.result()
+        return None if isinstance(result, Exception) else result
+
+    def watch(self, *command: Any, on_answer: Callable[[Any], None]) -> None:
+        """As in Store."""
+        self._watches.append((command, on_answer))
+        self._ask_watch(command, on_answer)
+
+    def _ask_watch(self, command: tuple[Any, ...], on_answer: Callable[[Any], None]) -> None:
+        def tell(asked: asyncio.Future[Any]) -> None:
+            answer = asked.result()
+            if answer is not None and not isinstance(answer, Exception):
+                on_answer(answer)
+
+        self.send(*command).add_done_callback(tell)
 
     async def close(self) -> None:
+        """What was sent before still arrives, where Redis is in time."""
+        if self._sender is not None:
+            await asyncio.wait((self._sender,), timeout=self._wait_seconds)
         self.connected = False
         tasks = list(self._tasks)
         for task in tasks:
@@ -133,28 +184,14 @@ class RedisStore:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _enqueue(self, *command: Any) -> asyncio.Future[Any]:
-        """Its answer once it is there, or None where it is lost. The commands of one turn of the event loop, and those
-        that gather while others are under way, travel together: one pipeline at a time, on one connection."""
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append((command, answer))
-        if self._sender is None:
-            self._sender = self._start(self._send_queue())
-        return answer
-
-    async def _in_time(self, answer: asyncio.Future[Any]) -> Any:
-        await asyncio.wait((answer,), timeout=self._wait_seconds)
-        if answer.done():
-            return answer.result()
-        self.late += 1
-        return None
-
     async def _send_queue(self) -> None:
         try:
             while self._queue:
                 batch, self._queue = self._queue, []
-                self._queued_gets.clear()
+                sent_at = time.monotonic()
                 answers = await self._send([command for command, _ in batch]) if self.connected else []
+                is_late = time.monotonic() - sent_at > self._wait_seconds
+                self._late_batches = self._late_batches + 1 if is_late else 0
                 for (_, future), answer in zip_longest(batch, answers):
                     future.set_result(answer)
         finally:
@@ -211,8 +248,10 @@ class RedisStore:
             await self._on_state(False)
 
     async def _find(self) -> None:
-        if not self.connected:
-            self.connected = True
+        was_connected, self.connected = self.connected, True
+        for command, on_answer in self._watches:
+            self._ask_watch(command, on_answer)
+        if not was_connected:
             self._said_refused = False
             _log.info("Redis is connected again")
             await self._on_state(True)

@@ -66,6 +66,50 @@ class LlmSettings(Settings):
         description="replies kept in this process; 0: none",
     )
 
+    cache_stale_seconds: int = Field(
+        0,
+        ge=0,
+        le=30 * 86400,
+        validation_alias="ION_CACHE_STALE_SECONDS",
+        description="seconds that a reply older than ION_CACHE_TTL_SECONDS still answers while a new one is made",
+    )
+    hedge: Literal["off", "reply", "first-token"] = Field(
+        "first-token",
+        validation_alias="ION_HEDGE",
+        description="when a second call goes to another location: off, reply (a late reply), first-token (that too)",
+    )
+    location_choice: Literal["preference", "latency"] = Field(
+        "preference",
+        validation_alias="ION_VERTEX_LOCATION_CHOICE",
+        description="preference: the first healthy location; latency: the faster of two healthy ones",
+    )
+    max_concurrent_calls: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        validation_alias="ION_MAX_CONCURRENT_CALLS",
+        description="replies that may be in the making at a time; more wait",
+    )
+    max_queued_calls: int = Field(
+        1000,
+        ge=0,
+        le=100_000,
+        validation_alias="ION_MAX_QUEUED_CALLS",
+        description="requests that may wait for their turn; more are refused",
+    )
+    max_input_tokens: int = Field(
+        0,
+        ge=0,
+        validation_alias="ION_MAX_INPUT_TOKENS",
+        description="input tokens a call may have: older turns are left out to fit; 0: the model's own limit",
+    )
+    max_tokens_per_request: int = Field(
+        0,
+        ge=0,
+        validation_alias="ION_MAX_TOKENS_PER_REQUEST",
+        description="input tokens that all attempts at a reply may have together, the first aside; 0: no limit",
+    )
+
     @field_validator("redis_url")
     @classmethod
     def _known_scheme(cls, value: SecretStr | None) -> SecretStr | None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
 import grpc.aio
 
-from chassis.channel import invoke
+from chassis.channel import invoke, invoke_stream
 from chassis.deadline import Deadline
+from chassis.errors import IonError
 from ion.error.v1.reason_pb2 import Reason
 from ion.llm.v1 import llm_pb2, llm_pb2_grpc
 from router_service.personas import Persona
 
 _GENERATE = "ion.llm.v1.LlmGatewayService/Generate"
+_STREAM_GENERATE = "ion.llm.v1.LlmGatewayService/StreamGenerate"
+_UNREACHABLE = Reason.REASON_LLM_GATEWAY_UNAVAILABLE
 
 
 class LlmClient:
@@ -21,11 +27,34 @@ class LlmClient:
 
     async def generate(self, request: llm_pb2.GenerateRequest, deadline: Deadline) -> llm_pb2.GenerateResponse:
         """One reply. Raises IonError; cancelling it cancels the call below."""
-        unreachable = Reason.REASON_LLM_GATEWAY_UNAVAILABLE
         reply: llm_pb2.GenerateResponse = await invoke(
-            self._stub.Generate, _GENERATE, request, deadline, unreachable=unreachable
+            self._stub.Generate, _GENERATE, request, deadline, unreachable=_UNREACHABLE
         )
         return reply
+
+    async def stream(
+        self, request: llm_pb2.GenerateRequest, deadline: Deadline
+    ) -> AsyncGenerator[str | llm_pb2.Generation, None]:
+        """One reply: its text as it comes, then how it came about; always in that order, and that only once the stream
+        has ended well. Raises IonError, MODEL_INTERRUPTED where the stream ends without it. Closing or cancelling it
+        cancels the call below."""
+        generation: llm_pb2.Generation | None = None
+        asked = _as_stream(request)
+        calls = invoke_stream(self._stub.StreamGenerate, _STREAM_GENERATE, asked, deadline, unreachable=_UNREACHABLE)
+        async with aclosing(calls) as events:
+            async for event in events:
+                if event.WhichOneof("event") == "text":
+                    yield event.text
+                elif event.HasField("generation"):
+                    generation = event.generation
+        if generation is None:
+            raise IonError(Reason.REASON_MODEL_INTERRUPTED)
+        yield generation
+
+
+def _as_stream(request: llm_pb2.GenerateRequest) -> llm_pb2.StreamGenerateRequest:
+    """Both have the same fields under the same numbers."""
+    return llm_pb2.StreamGenerateRequest.FromString(request.SerializeToString())
 
 
 def generation_request(persona: Persona, instructions: str, message: str, language: str) -> llm_pb2.GenerateRequest:

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,13 +16,14 @@ import grpc.aio
 from chassis.deadline import Deadline
 from chassis.errors import InvalidField, IonError, Violation, to_failure
 from ion.error.v1.reason_pb2 import Reason
+from ion.llm.v1 import llm_pb2
 from ion.router.v1 import router_pb2, router_pb2_grpc
 from router_service import prompts, translation
 from router_service.analysis import Analysis, Intent, Reader, Rhythm, Tone
 from router_service.llm_client import LlmClient, generation_request
 from router_service.persona_store import PersonaStore
 from router_service.personas import PersonaNotFound, PersonaTable
-from router_service.routing import Signals, choose, choose_all, parse_key, signals_of
+from router_service.routing import Routing, Signals, choose, choose_all, parse_key, signals_of
 from router_service.second_opinion import SecondOpinion, revised
 from router_service.translation import Reading
 
@@ -32,6 +34,8 @@ EVIDENCE: Final = 3  # words
 # Of a batch, between two turns of the event loop: about 1 ms, whether they are many short messages or a few long ones.
 MAX_TOGETHER: Final = 16
 MAX_CHARACTERS_TOGETHER: Final = 4000
+# Reasons that a reply may break off for besides its own: the call as a whole had to end.
+_ENDS_OF_A_CALL: Final = (Reason.REASON_DEADLINE_EXCEEDED, Reason.REASON_CANCELLED)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _log = logging.getLogger(__name__)
 
@@ -79,35 +83,49 @@ class PersonaRouterServicer(router_pb2_grpc.PersonaRouterServiceServicer):
         return response
 
     async def Chat(self, request: router_pb2.ChatRequest, context: grpc.aio.ServicerContext) -> router_pb2.ChatResponse:
-        personas = self._store.table
         deadline = self._deadline(context)
-        message = checked_message(request.message)
-        check_id("user_id", request.user_id)
-        check_id("session_id", request.session_id)
-        pinned = known_name(personas, "persona", request.persona)
-        previous = known_name(personas, "previous_persona", request.previous_persona)
-
-        clock = Stopwatch()
-        reading = await self._read(message, previous, deadline)
-        analysis_micros = clock.lap_micros()
-        routing = choose(reading.signals, personas, pinned=pinned)
-        persona = personas.get(routing.persona)
-        language = reading.analysis.language
-        instructions = prompts.instructions(persona, routing.signals.key, language)
-        routing_micros = clock.lap_micros()
+        turn = await self._begin(request, deadline)
         try:
-            asked = generation_request(persona, instructions, message, language)
-            reply = await self._llm.generate(asked, deadline.less_margin())
+            reply = await self._llm.generate(turn.asked, deadline.less_margin())
         except IonError as error:
-            _log.warning("fallback reply", extra={"reason": error.reason_name, "persona": routing.persona})
-            response = translation.apology(routing, reading, personas, error)
+            _log.warning("fallback reply", extra={"reason": error.reason_name, "persona": turn.routing.persona})
+            response = translation.apology(turn.routing, turn.reading, turn.personas, error)
         else:
-            response = translation.answer(routing, reading, personas, reply)
+            response = translation.answer(turn.routing, turn.reading, turn.personas, reply)
+        turn.note_text()
         response.session_id = request.session_id
-        response.timings.analysis_micros = analysis_micros
-        response.timings.routing_micros = routing_micros
-        response.timings.llm_micros = clock.lap_micros()
+        response.timings.CopyFrom(turn.timings)
         return response
+
+    async def ChatStream(
+        self, request: router_pb2.ChatStreamRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncGenerator[router_pb2.ChatStreamResponse, None]:
+        deadline = self._deadline(context)
+        turn = await self._begin(request, deadline)
+        yield translation.routed(turn.routing, turn.reading, turn.personas)
+        done, begun = router_pb2.ChatDone(), False
+        try:
+            async with aclosing(self._llm.stream(turn.asked, deadline.less_margin())) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, str):
+                        begun = True
+                        turn.note_text()
+                        yield router_pb2.ChatStreamResponse(text=piece)
+                    else:
+                        done.generation.CopyFrom(piece)
+        except IonError as error:
+            what = "interrupted reply" if begun else "fallback reply"
+            _log.warning(what, extra={"reason": error.reason_name, "persona": turn.routing.persona})
+            if begun and error.reason not in _ENDS_OF_A_CALL:
+                raise IonError(Reason.REASON_MODEL_INTERRUPTED) from error
+            if begun:
+                raise
+            text, done = translation.streamed_apology(turn.routing, turn.reading, turn.personas, error)
+            turn.note_text()
+            yield router_pb2.ChatStreamResponse(text=text)
+        done.session_id = request.session_id
+        done.timings.CopyFrom(turn.timings)
+        yield router_pb2.ChatStreamResponse(done=done)
 
     async def ListPersonas(
         self, request: router_pb2.ListPersonasRequest, context: grpc.aio.ServicerContext
@@ -125,6 +143,26 @@ class PersonaRouterServicer(router_pb2_grpc.PersonaRouterServiceServicer):
 
     def _deadline(self, context: grpc.aio.ServicerContext) -> Deadline:
         return Deadline.of(context, default_seconds=self._request_timeout_seconds)
+
+    async def _begin(self, request: router_pb2.ChatRequest | router_pb2.ChatStreamRequest, deadline: Deadline) -> Turn:
+        """Read the message and choose who answers. Raises IonError where there is nothing to answer."""
+        personas = self._store.table
+        message = checked_message(request.message)
+        check_id("user_id", request.user_id)
+        check_id("session_id", request.session_id)
+        pinned = known_name(personas, "persona", request.persona)
+        previous = known_name(personas, "previous_persona", request.previous_persona)
+
+        clock = Stopwatch()
+        reading = await self._read(message, previous, deadline)
+        timings = router_pb2.Timings(analysis_micros=clock.lap_micros())
+        routing = choose(reading.signals, personas, pinned=pinned)
+        persona = personas.get(routing.persona)
+        language = reading.analysis.language
+        instructions = prompts.instructions(persona, routing.signals.key, language)
+        asked = generation_request(persona, instructions, message, language)
+        timings.routing_micros = clock.lap_micros()
+        return Turn(personas, reading, routing, asked, timings, clock)
 
     async def _read(self, message: str, previous: str, deadline: Deadline, evidence: int = 0) -> Reading:
         """With a second opinion where one is needed and to be had, and so many words behind the tone."""
@@ -161,9 +199,28 @@ class Stopwatch:
     def __init__(self) -> None:
         self._last = time.perf_counter_ns()
 
+    def elapsed_micros(self) -> int:
+        return (time.perf_counter_ns() - self._last) // 1000
+
     def lap_micros(self) -> int:
         last, self._last = self._last, time.perf_counter_ns()
         return (self._last - last) // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A message that was read: who is to answer it, and what the model is asked. `clock` runs since then."""
+
+    personas: PersonaTable
+    reading: Reading
+    routing: Routing
+    asked: llm_pb2.GenerateRequest
+    timings: router_pb2.Timings
+    clock: Stopwatch
+
+    def note_text(self) -> None:
+        """The text, or the newest piece of it, is there."""
+        self.timings.llm_micros = self.clock.elapsed_micros()
 
 
 @dataclass(frozen=True, slots=True)

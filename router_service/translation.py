@@ -42,18 +42,39 @@ def answer(
 
 def apology(routing: Routing, reading: Reading, table: PersonaTable, error: IonError) -> router_pb2.ChatResponse:
     """In the sender's language, beside the reading and the scores as they were."""
-    apologist = table.apologist
-    response = router_pb2.ChatResponse(
-        content=(apologist.apology or {})["ko" if reading.analysis.language == "ko" else "en"],
-        routing=_routing(routing, table, unanswered=True),
+    return router_pb2.ChatResponse(
+        content=_apology_text(reading, table),
+        routing=_apologists_routing(routing, table),
         analysis=_analysis(reading),
         fallback=True,
         failure=to_failure(error),
     )
-    response.routing.persona = apologist.name
-    response.routing.confidence = 0.0
-    response.routing.resonance_key = FALLBACK_KEY
-    return response
+
+
+def routed(routing: Routing, reading: Reading, table: PersonaTable) -> router_pb2.ChatStreamResponse:
+    """The first event of a streamed answer."""
+    choice = router_pb2.Routed(routing=_routing(routing, table), analysis=_analysis(reading))
+    return router_pb2.ChatStreamResponse(routed=choice)
+
+
+def streamed_apology(
+    routing: Routing, reading: Reading, table: PersonaTable, error: IonError
+) -> tuple[str, router_pb2.ChatDone]:
+    """What `apology` says, as a streamed answer's text and end."""
+    done = router_pb2.ChatDone(fallback=True, failure=to_failure(error), routing=_apologists_routing(routing, table))
+    return _apology_text(reading, table), done
+
+
+def _apology_text(reading: Reading, table: PersonaTable) -> str:
+    return (table.apologist.apology or {})["ko" if reading.analysis.language == "ko" else "en"]
+
+
+def _apologists_routing(routing: Routing, table: PersonaTable) -> router_pb2.Routing:
+    apologists = _routing(routing, table, unanswered=True)
+    apologists.persona = table.apologist.name
+    apologists.confidence = 0.0
+    apologists.resonance_key = FALLBACK_KEY
+    return apologists
 
 
 def persona(given: Persona) -> router_pb2.Persona:

@@ -27,10 +27,11 @@ class Backend(Protocol):
     def stream(
         self, request: GenerationRequest, *, location: str, timeout_seconds: float
     ) -> AsyncGenerator[str | Reply, None]:
-        """The text as it is made, each piece at least 1 character, then the whole Reply; always in that order. Raises as
-        `generate` does, before or after pieces, and ModelInterrupted where the model's service ends the stream without
-        saying why the model stopped. `timeout_seconds` spans the whole stream. Closing it, or cancelling what waits for
-        its next item, cancels the call at the model's service."""
+        """The text as it is made, each piece at least 1 character, then the whole Reply; always in that order.
+
+        Raises as `generate` does, before or after pieces, and ModelInterrupted where the model's service ends the
+        stream without saying why the model stopped. `timeout_seconds` spans the whole stream. Closing it, or cancelling
+        what waits for its next item, cancels the call at the model's service."""
         ...
 
     async def count_tokens(self, model: str, prompt: Prompt, *, location: str, timeout_seconds: float) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import re
 import textwrap
 import tomllib
+from collections.abc import AsyncGenerator
 from importlib import resources
 from typing import Final
 
@@ -15,6 +16,7 @@ MODEL: Final = "offline"
 LOCATION: Final = "local"
 _NEUTRAL: Final = "neutral"
 _TOPIC_CHARACTERS: Final = 40
+_WORDS_OF_A_PIECE: Final = 4
 Parts = list[list[str]]
 
 
@@ -42,6 +44,14 @@ class OfflineBackend:
         usage = Usage(input_tokens=estimate_prompt_tokens(request.prompt), output_tokens=estimate_tokens(text))
         return Reply(text, MODEL, LOCATION, FinishReason.STOP, usage, offline=True)
 
+    async def stream(
+        self, request: GenerationRequest, *, location: str, timeout_seconds: float
+    ) -> AsyncGenerator[str | Reply, None]:
+        reply = await self.generate(request, location=location, timeout_seconds=timeout_seconds)
+        for piece in pieces_of(reply.text):
+            yield piece
+        yield reply
+
     async def count_tokens(self, model: str, prompt: Prompt, *, location: str, timeout_seconds: float) -> int:
         """An estimate from the number of characters: see `estimate_tokens`."""
         return estimate_prompt_tokens(prompt)
@@ -67,6 +77,11 @@ def topic_of(message: str) -> str:
     shortened = textwrap.shorten(text, _TOPIC_CHARACTERS, placeholder="…")
     # A first word longer than that (a text without spaces) leaves the placeholder alone.
     return shortened.rstrip(".!?,;: ") if shortened != "…" else text[: _TOPIC_CHARACTERS - 1] + "…"
+
+
+def pieces_of(text: str) -> list[str]:
+    """The text in runs of a few words, each with the white space around it."""
+    return re.findall(rf"\s*(?:\S+\s*){{1,{_WORDS_OF_A_PIECE}}}", text)
 
 
 def estimate_prompt_tokens(prompt: Prompt) -> int:

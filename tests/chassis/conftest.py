@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from chassis import telemetry
 from chassis.local_channel import LocalServer
 
 SERVICE = "ion.test.v1.EchoService"
@@ -16,6 +21,22 @@ SERVICE = "ion.test.v1.EchoService"
 
 def _same(message: bytes) -> bytes:
     return message
+
+
+class Hanging:
+    """A handler that waits until it is cancelled, and says so."""
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    async def __call__(self, request, context):
+        self.started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
 
 
 class Echo:
@@ -68,3 +89,13 @@ async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
     yield start
     for echo in started:
         await echo.stop(0)
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """Tracing is on, for traces that the caller has not sampled too; the spans that have ended."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(telemetry, "_tracer", provider.get_tracer("test"))
+    monkeypatch.setattr(telemetry, "_follows_parent", False)
+    return exporter

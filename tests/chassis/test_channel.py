@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import grpc
 import grpc.aio
 import pytest
+from opentelemetry.trace import SpanKind
 
 from chassis import telemetry
-from chassis.channel import invoke, open_channel
+from chassis.channel import invoke, invoke_stream, open_channel
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded, IonError
-from chassis.server import new_server
+from chassis.server import CallGuard, new_server
 from ion.error.v1.reason_pb2 import Reason
-from tests.chassis.conftest import SERVICE
+from tests.chassis.conftest import SERVICE, Hanging, Serve
 
 METHOD = f"/{SERVICE}/Unary"
+STREAM = f"/{SERVICE}/Stream"
 
 
 async def start(handle, port: int = 0) -> tuple[grpc.aio.Server, int]:
@@ -36,6 +39,10 @@ async def call(channel: grpc.aio.Channel, seconds: float = 5.0, *, wait_for_read
         unreachable=Reason.REASON_ROUTER_UNAVAILABLE,
         wait_for_ready=wait_for_ready,
     )
+
+
+def stream(method, seconds: float = 5.0):
+    return invoke_stream(method, STREAM, b"", Deadline.after(seconds), unreachable=Reason.REASON_ROUTER_UNAVAILABLE)
 
 
 async def test_calls_are_spread_over_all_addresses():
@@ -117,3 +124,142 @@ async def test_ids_and_deadline_are_carried_on():
     assert seen["traceparent"] == mine.traceparent
     assert seen["current"] == mine
     assert 4 < seen["remaining"] <= 5.01
+
+
+# Streams, in this process and over TCP.
+
+
+async def test_a_stream_is_read_to_its_end_with_ids_and_deadline_carried_on(serve: Serve):
+    seen = {}
+
+    async def handle(request, context):
+        yield b"1"
+        seen.update(dict(context.invocation_metadata()), remaining=context.time_remaining())
+        yield b"2"
+
+    echo = await serve(stream=handle, interceptors=[CallGuard()])
+    mine = telemetry.enter("req-7", None)
+    assert [message async for message in stream(echo.stream)] == [b"1", b"2"]
+    assert (seen["x-request-id"], seen["traceparent"]) == ("req-7", mine.traceparent)
+    assert 4 < seen["remaining"] <= 5.01
+
+
+async def test_a_stream_that_fails_after_a_message_says_why(serve: Serve):
+    async def handle(request, context):
+        yield b"1"
+        raise IonError(Reason.REASON_MODEL_INTERRUPTED, retry_after_seconds=3)
+
+    messages = stream((await serve(stream=handle, interceptors=[CallGuard()])).stream)
+    assert await anext(messages) == b"1"
+    with pytest.raises(IonError) as caught:
+        await anext(messages)
+    assert (caught.value.reason, caught.value.retry_after_seconds) == (Reason.REASON_MODEL_INTERRUPTED, 3)
+
+
+async def test_the_deadline_is_for_the_whole_stream(serve: Serve):
+    hanging = Hanging()
+
+    async def handle(request, context):
+        yield b"1"
+        await hanging(request, context)
+
+    messages = stream((await serve(stream=handle, interceptors=[CallGuard()])).stream, 0.2)
+    assert await anext(messages) == b"1"
+    with pytest.raises(IonError) as caught:
+        await anext(messages)
+    assert caught.value.reason == Reason.REASON_DEADLINE_EXCEEDED
+    await asyncio.wait_for(hanging.cancelled.wait(), 5)
+
+
+async def test_no_stream_is_begun_after_the_deadline(serve: Serve):
+    with pytest.raises(DeadlineExceeded):
+        await anext(stream((await serve()).stream, 0))
+
+
+@pytest.mark.parametrize("leave", ["close", "cancel"])
+async def test_whoever_leaves_a_stream_cancels_the_call_below(serve: Serve, leave):
+    hanging, calls = Hanging(), []
+
+    async def handle(request, context):
+        yield b"1"
+        await hanging(request, context)
+
+    echo = await serve(stream=handle, interceptors=[CallGuard()])
+
+    def method(*arguments, **options):
+        calls.append(echo.stream(*arguments, **options))  # kept, so that no garbage collection cancels it
+        return calls[-1]
+
+    async def read():
+        async with aclosing(stream(method)) as messages:
+            async for _ in messages:
+                await hanging.started.wait()
+                if leave == "close":
+                    break
+
+    reading = asyncio.create_task(read())
+    await asyncio.wait_for(hanging.started.wait(), 5)
+    if leave == "cancel":
+        reading.cancel()
+    await asyncio.wait([reading])
+    await asyncio.wait_for(hanging.cancelled.wait(), 5)
+    assert calls[0].cancelled()
+
+
+@pytest.mark.parametrize(("begun", "calls"), [(False, 3), (True, 1)])
+async def test_a_stream_that_has_begun_is_not_repeated(begun, calls):
+    """Though the service config has its call tried again."""
+    count = 0
+
+    async def handle(request, context):
+        nonlocal count
+        count += 1
+        if begun:
+            yield b"1"
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+
+    server = grpc.aio.server()
+    server.add_registered_method_handlers(SERVICE, {"Stream": grpc.unary_stream_rpc_method_handler(handle)})
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with open_channel(f"127.0.0.1:{port}") as channel:
+        messages = stream(channel.unary_stream(STREAM))
+        if begun:
+            assert await anext(messages) == b"1"
+        with pytest.raises(IonError) as caught:
+            await anext(messages)
+    await server.stop(None)
+    assert caught.value.reason == Reason.REASON_ROUTER_UNAVAILABLE
+    assert count == calls
+
+
+async def test_a_stream_has_one_span_until_its_last_message_that_its_reader_is_not_in(serve: Serve, spans):
+    async def handle(request, context):
+        yield b"1"
+        yield b"2"
+
+    mine = telemetry.enter("req-7", None)
+    messages = stream((await serve(stream=handle)).stream)
+    async for _ in messages:
+        assert telemetry.current() == mine
+        assert not spans.get_finished_spans()
+    (span,) = spans.get_finished_spans()
+    assert (span.name, span.kind) == (STREAM, SpanKind.CLIENT)
+
+
+async def test_a_stream_may_be_closed_by_another_task_than_reads_it(serve: Serve, spans):
+    hanging = Hanging()
+
+    async def handle(request, context):
+        yield b"1"
+        await hanging(request, context)
+
+    messages = stream((await serve(stream=handle)).stream)
+    await asyncio.create_task(_next(messages))
+    await asyncio.create_task(messages.aclose())
+    await asyncio.wait_for(hanging.cancelled.wait(), 5)
+    assert len(spans.get_finished_spans()) == 1
+
+
+async def _next(messages):
+    return await anext(messages)

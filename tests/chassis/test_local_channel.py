@@ -10,8 +10,9 @@ import grpc.aio
 import pytest
 
 from chassis.local_channel import LocalServer
+from chassis.server import CallGuard
 from ion.llm.v1 import llm_pb2, llm_pb2_grpc
-from tests.chassis.conftest import Serve
+from tests.chassis.conftest import Hanging, Serve
 
 StatusCode = grpc.StatusCode
 
@@ -20,22 +21,6 @@ async def failure(call) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return caught.value
-
-
-class Hanging:
-    """A handler that waits until it is cancelled, and says so."""
-
-    def __init__(self) -> None:
-        self.started = asyncio.Event()
-        self.cancelled = asyncio.Event()
-
-    async def __call__(self, request, context):
-        self.started.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
 
 
 def coroutine(handler: Hanging):
@@ -270,6 +255,22 @@ async def test_reader_that_leaves_cancels_the_stream(serve: Serve):
     await asyncio.wait_for(hanging.cancelled.wait(), 5)
 
 
+async def test_a_stream_cancelled_twice_stays_cancelled_by_its_reader(serve: Serve):
+    hanging = Hanging()
+
+    async def handle(request, context):
+        yield b"first"
+        await hanging(request, context)
+
+    call = (await serve(stream=handle)).stream(b"")
+    assert await call.read() == b"first"
+    assert call.cancel()
+    assert not call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call.read()
+    await asyncio.wait_for(hanging.cancelled.wait(), 5)
+
+
 async def test_stop_lets_calls_in_flight_end_and_refuses_new_ones(serve: Serve):
     started, release = asyncio.Event(), asyncio.Event()
 
@@ -290,6 +291,15 @@ async def test_stop_lets_calls_in_flight_end_and_refuses_new_ones(serve: Serve):
     await asyncio.wait_for(stopping, 5)
 
 
+async def test_a_stream_is_refused_once_the_server_stops():
+    """In this process: over TCP the channel says so."""
+    server = LocalServer()
+    server.add_registered_method_handlers("s", {"M": grpc.unary_stream_rpc_method_handler(generated)})
+    await server.stop(0)
+    error = await asyncio.wait_for(failure(server.channel().unary_stream("/s/M")(b"").read()), 5)
+    assert error.code() is StatusCode.UNAVAILABLE
+
+
 async def test_stop_cancels_what_outlives_the_grace(serve: Serve):
     hanging = Hanging()
     echo = await serve(unary=coroutine(hanging))
@@ -303,7 +313,8 @@ async def test_stop_cancels_what_outlives_the_grace(serve: Serve):
 # What only the in-process channel promises.
 
 
-async def test_servicer_is_no_more_than_a_message_ahead_of_the_reader():
+@pytest.mark.parametrize("interceptors", [[], [CallGuard()]], ids=["generated", "guarded"])
+async def test_servicer_is_no_more_than_a_message_ahead_of_the_reader(interceptors):
     produced = 0
 
     async def handle(request, context):
@@ -312,14 +323,14 @@ async def test_servicer_is_no_more_than_a_message_ahead_of_the_reader():
             produced += 1
             yield b""
 
-    server = LocalServer()
+    server = LocalServer(interceptors)
     server.add_registered_method_handlers("s", {"M": grpc.unary_stream_rpc_method_handler(handle)})
     call = server.channel().unary_stream("/s/M")(b"")
     for read in range(1, 4):
         await call.read()
         for _ in range(20):
             await asyncio.sleep(0)
-        assert produced <= read + 2
+        assert produced == read + 2  # one is ready, one is being sent
     call.cancel()
 
 

@@ -9,10 +9,14 @@ import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.trace import SpanKind
 
+from chassis import telemetry
+from chassis.errors import IonError, from_rpc
 from chassis.server import CallGuard, listen
 from chassis.settings import Bind
-from tests.chassis.conftest import Serve
+from ion.error.v1.reason_pb2 import Reason
+from tests.chassis.conftest import SERVICE, Serve
 from tests.stack.harness import bound_to, start
 
 ROUTER = "ion.router.v1.PersonaRouterService"
@@ -85,6 +89,67 @@ async def test_guard_maps_errors_of_streams_too(serve: Serve):
         await call.read()
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in str(caught.value)
+
+
+async def test_an_error_of_a_stream_has_all_its_details_after_messages_too(serve: Serve):
+    async def handle(request, context):
+        yield b"first"
+        raise IonError(Reason.REASON_MODEL_QUOTA, "None left.", retry_after_seconds=7)
+
+    call = (await serve(stream=handle, interceptors=[CallGuard()])).stream(b"")
+    assert await call.read() == b"first"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"] == "-1"
+    error = from_rpc(caught.value, unreachable=Reason.REASON_INTERNAL)
+    assert (error.reason, error.message, error.retry_after_seconds) == (Reason.REASON_MODEL_QUOTA, "None left.", 7)
+
+
+async def test_ids_and_span_of_a_stream_last_until_its_end(serve: Serve, spans):
+    seen = []
+
+    async def handle(request, context):
+        for message in (b"1", b"2"):
+            seen.append((telemetry.current().request_id, len(spans.get_finished_spans())))
+            yield message
+        raise IonError(Reason.REASON_MODEL_INTERRUPTED)
+
+    call = (await serve(stream=handle, interceptors=[CallGuard()])).stream(b"", metadata=(("x-request-id", "req-7"),))
+    with pytest.raises(grpc.aio.AioRpcError):
+        await _all_of(call)
+    assert seen == [("req-7", 0)] * 2
+    (span,) = spans.get_finished_spans()
+    assert (span.name, span.kind, span.status.is_ok) == (f"{SERVICE}/Stream", SpanKind.SERVER, False)
+
+
+async def _all_of(call):
+    return [message async for message in call]
+
+
+@pytest.mark.parametrize("message", [b"", b"x" * 100_000], ids=["waiting", "sending"])
+async def test_a_stream_is_closed_in_its_own_task_when_the_caller_leaves(serve: Serve, message):
+    """Whether it waits for something or is held up by a caller that reads no further."""
+    begun, closed, kept = [], asyncio.Queue(), []
+
+    async def produce():
+        begun.append(asyncio.current_task())
+        try:
+            yield message
+            while message:
+                yield message
+            await asyncio.Event().wait()
+        finally:
+            closed.put_nowait(asyncio.current_task())
+
+    def handle(request, context):
+        kept.append(produce())  # so that no garbage collection closes it
+        return kept[0]
+
+    call = (await serve(stream=handle, interceptors=[CallGuard()])).stream(b"")
+    assert await call.read() == message
+    call.cancel()
+    assert await asyncio.wait_for(closed.get(), 5) is begun[0]
 
 
 async def test_cancellation_passes_the_guard(serve: Serve):

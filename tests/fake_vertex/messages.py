@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,7 +21,6 @@ BlockedReason: Final = prediction_service.GenerateContentResponse.PromptFeedback
 _LABEL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE: Final = re.compile(r"[a-z0-9_-]{0,63}")
 _RESOURCE: Final = re.compile(r"projects/[^/]+/locations/(?P<location>[^/]+)/publishers/google/models/[^/]+")
-_PIECE_CHARACTERS: Final = 24
 
 
 @dataclass(slots=True)
@@ -78,10 +77,22 @@ def respond_nothing(request: Any, *, blocked_reason: int, counts: Counts) -> Any
     return response
 
 
-def in_pieces(response: Any) -> list[Any]:
-    """The response as a stream: its texts in pieces, then the finish reason and the usage."""
+def leave_out_end(response: Any) -> None:
+    """As a stream that ends cleanly, and too early, adds up."""
+    response.ClearField("usage_metadata")
+    for candidate in response.candidates:
+        candidate.ClearField("finish_reason")
+
+
+def in_pieces(response: Any, sizes: Sequence[int], piece_characters: int) -> list[Any]:
+    """The response as a stream: its thought and its text in pieces, then the finish reason and the usage. The text is
+    cut to `sizes`; what they do not cover, and the thought, every `piece_characters`."""
     parts = [part for candidate in response.candidates for part in candidate.content.parts]
-    pieces = [_piece(response.model_version, part, cut) for part in parts for cut in _cuts(part.text)]
+    pieces = [
+        _piece(response.model_version, text, thought=part.thought)
+        for part in parts
+        for text in _cut(part.text, () if part.thought else sizes, piece_characters)
+    ]
     last = GenerateContentResponse()
     last.CopyFrom(response)
     for candidate in last.candidates:
@@ -89,15 +100,19 @@ def in_pieces(response: Any) -> list[Any]:
     return [*pieces, last]
 
 
-def _cuts(text: str) -> range:
-    return range(0, len(text), _PIECE_CHARACTERS)
+def _cut(text: str, sizes: Sequence[int], piece_characters: int) -> Iterator[str]:
+    following = iter(sizes)
+    while text:
+        size = next(following, piece_characters)
+        yield text[:size]
+        text = text[size:]
 
 
-def _piece(model_version: str, part: Any, cut: int) -> Any:
+def _piece(model_version: str, text: str, *, thought: bool) -> Any:
     piece = GenerateContentResponse(model_version=model_version)
     content = piece.candidates.add().content
     content.role = "model"
-    content.parts.add(text=part.text[cut : cut + _PIECE_CHARACTERS], thought=part.thought)
+    content.parts.add(text=text, thought=thought)
     return piece
 
 

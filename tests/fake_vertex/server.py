@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import grpc
 import grpc.aio
 
 from tests.fake_vertex import messages
-from tests.fake_vertex.script import UPSTREAM_TEXT, Fail, Finish, Hang, Nothing, Script
+from tests.fake_vertex.script import UPSTREAM_TEXT, Behaviour, BreakOff, Fail, Finish, Hang, Script
 
 
 @dataclass(slots=True)
@@ -30,20 +31,30 @@ class FakeVertex(Script):
     """See the package."""
 
     def __init__(
-        self, *, location: str | None = None, host: str = "127.0.0.1", port: int = 0, keep_calls: bool = True
+        self,
+        *,
+        location: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        piece_characters: int = 24,
+        keep_calls: bool = True,
     ) -> None:
-        super().__init__()
-        self.location = location
+        super().__init__(location=location, piece_characters=piece_characters)
         self.port = port
         self.calls: list[Call] = []
-        self._host = host
+        self.counts: Counter[str] = Counter()
+        self.host = host
         self._keep_calls = keep_calls
         self._changed = asyncio.Event()
         self._server: grpc.aio.Server | None = None
 
     @property
     def endpoint(self) -> str:
-        return f"{self._host}:{self.port}"
+        return f"{self.host}:{self.port}"
+
+    @property
+    def listening(self) -> bool:
+        return self._server is not None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -60,13 +71,14 @@ class FakeVertex(Script):
 
     async def stop(self) -> None:
         """Calls under way are cut off. `start` brings it back on the same port."""
-        if self._server is not None:
-            await self._server.stop(grace=None)
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(grace=None)
 
     def reset(self) -> None:
         super().reset()
         self.calls.clear()
+        self.counts.clear()
 
     async def wait_for_calls(self, count: int, *, timeout_seconds: float = 5.0) -> list[Call]:
         return await self._wait_for(lambda _: True, count, timeout_seconds)
@@ -104,36 +116,51 @@ class FakeVertex(Script):
     async def _generate_content(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         with self._recorded("GenerateContent", request, context):
             await self._refuse_bad(request.model, request, context)
-            return self.compose(request, await self._behave(context))
+            behaviour, delay = self.next_behaviour(), self.next_delay()
+            await self._wait(behaviour, delay.total_seconds, context)
+            await self._misbehave(behaviour, context)
+            if isinstance(behaviour, BreakOff) and not behaviour.cleanly:
+                await _abort(context, Fail(grpc.StatusCode.UNAVAILABLE))
+            return self.compose(request, behaviour)
 
     async def _stream_generate_content(self, request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         with self._recorded("StreamGenerateContent", request, context):
             await self._refuse_bad(request.model, request, context)
-            behaviour = await self._behave(context)
-            *pieces, last = messages.in_pieces(self.compose(request, behaviour))
-            for piece in pieces:
+            behaviour, delay = self.next_behaviour(), self.next_delay()
+            *pieces, last = self.compose_stream(request, behaviour)
+            misbehaves_after = min(getattr(behaviour, "after_pieces", 0), len(pieces))
+            await self._wait(behaviour, delay.first_seconds, context)
+            for sent, piece in enumerate(pieces):
+                if sent == misbehaves_after:
+                    await self._misbehave(behaviour, context)
                 yield piece
-            if isinstance(behaviour, Finish) and behaviour.aborts_stream:
-                await _abort(context, Fail(grpc.StatusCode.UNAVAILABLE))
-            yield last
+                await _sleep(delay.rest_seconds / len(pieces))
+            if misbehaves_after == len(pieces):
+                await self._misbehave(behaviour, context)
+            if await _has_end(behaviour, context):
+                yield last
 
     async def _count_tokens(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         with self._recorded("CountTokens", request, context):
             await self._refuse_bad(request.endpoint, request, context)
-            await self._behave(context)
+            behaviour = self.next_behaviour()
+            await self._wait(behaviour, self._delay.total_seconds, context)
+            await self._misbehave(behaviour, context)
             count = messages.count_input(request)
             return messages.CountTokensResponse(total_tokens=count, total_billable_characters=4 * count)
 
-    async def _behave(self, context: grpc.aio.ServicerContext) -> Finish | Nothing:
-        """Waits and fails as told; what is left is an answer of some kind."""
-        behaviour = self.next_behaviour()
-        await self.wait_before_answer()
+    async def _wait(self, behaviour: Behaviour, seconds: float, context: grpc.aio.ServicerContext) -> None:
+        """As an answer is waited for; a failure may come at once."""
+        if isinstance(behaviour, Fail) and behaviour.at_once:
+            await _abort(context, behaviour)
+        await _sleep(seconds)
+
+    async def _misbehave(self, behaviour: Behaviour, context: grpc.aio.ServicerContext) -> None:
+        """Hangs or fails as told."""
         if isinstance(behaviour, Hang):
-            await self.wait_for_release()
-            return Finish()
+            await behaviour.released.wait()
         if isinstance(behaviour, Fail):
             await _abort(context, behaviour)
-        return behaviour
 
     async def _refuse_bad(self, resource: str, request: Any, context: grpc.aio.ServicerContext) -> None:
         if messages.problem_of(resource, request, self.location):
@@ -141,6 +168,7 @@ class FakeVertex(Script):
 
     @contextmanager
     def _recorded(self, method: str, request: Any, context: grpc.aio.ServicerContext) -> Iterator[None]:
+        self.counts[method] += 1
         if not self._keep_calls:
             yield
             return
@@ -160,6 +188,20 @@ class FakeVertex(Script):
     def _note_change(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+async def _sleep(seconds: float) -> None:
+    if seconds:
+        await asyncio.sleep(seconds)
+
+
+async def _has_end(behaviour: Behaviour, context: grpc.aio.ServicerContext) -> bool:
+    """Whether a stream ends as it should; it may fail here instead."""
+    if isinstance(behaviour, BreakOff) and behaviour.cleanly:
+        return False
+    if isinstance(behaviour, BreakOff) or (isinstance(behaviour, Finish) and behaviour.aborts_stream):
+        await _abort(context, Fail(grpc.StatusCode.UNAVAILABLE))
+    return True
 
 
 async def _abort(context: grpc.aio.ServicerContext, failure: Fail) -> NoReturn:

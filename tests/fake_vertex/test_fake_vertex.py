@@ -4,7 +4,6 @@ import asyncio
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
 
 import grpc
 import grpc.aio
@@ -14,21 +13,9 @@ from google.cloud.aiplatform_v1 import PredictionServiceAsyncClient
 from google.cloud.aiplatform_v1.services.prediction_service.transports import PredictionServiceGrpcAsyncIOTransport
 from google.cloud.aiplatform_v1.types import Content, GenerateContentRequest, Part
 
-from tests.fake_vertex import FakeVertex, FinishReason
+from tests.fake_vertex import FinishReason
 
 RESOURCE = "projects/p/locations/us-central1/publishers/google/models/gemini-3.5-flash"
-
-
-@pytest.fixture
-async def vertex() -> AsyncIterator[FakeVertex]:
-    async with FakeVertex(location="us-central1") as vertex:
-        yield vertex
-
-
-@pytest.fixture
-async def client(vertex: FakeVertex) -> AsyncIterator[PredictionServiceAsyncClient]:
-    async with grpc.aio.insecure_channel(vertex.endpoint) as channel:
-        yield PredictionServiceAsyncClient(transport=PredictionServiceGrpcAsyncIOTransport(channel=channel))
 
 
 def request_of(text: str, **fields: object) -> GenerateContentRequest:

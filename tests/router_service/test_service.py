@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -19,11 +18,11 @@ from chassis.errors import RULES, IonError, from_rpc
 from chassis.local_channel import LocalServer
 from chassis.server import new_server
 from ion.error.v1.reason_pb2 import Reason
-from ion.llm.v1 import llm_pb2, llm_pb2_grpc
+from ion.llm.v1 import llm_pb2_grpc
 from ion.router.v1 import router_pb2, router_pb2_grpc
 from router_service import service
 from router_service.analysis import Reader, Tone
-from router_service.assembly import load_reader, open_persona_router
+from router_service.assembly import load_reader
 from router_service.llm_client import LlmClient
 from router_service.persona_store import PersonaStore
 from router_service.personas import DEFAULT_DIRECTORY, PersonaTable
@@ -36,52 +35,9 @@ from router_service.service import (
     checked_message,
     chunks,
 )
-from router_service.settings import RouterSettings
+from tests.router_service.scripted_llm import ScriptedLlm
 
 FRUSTRATED = "진짜 짜증나!! 왜 계속 안 돼!!"
-
-
-class Llm(llm_pb2_grpc.LlmGatewayServiceServicer):
-    """Answers "reply", or fails for `reason`, or waits."""
-
-    def __init__(self) -> None:
-        self.reason: Reason.ValueType | None = None
-        self.requests: list[llm_pb2.GenerateRequest] = []
-        self.time_remaining: float | None = None
-        self.wait = False
-
-    async def Generate(self, request, context):
-        self.requests.append(request)
-        self.time_remaining = context.time_remaining()
-        if self.wait:
-            await asyncio.Event().wait()
-        if self.reason is not None:
-            raise IonError(self.reason)
-        return llm_pb2.GenerateResponse(text="reply", generation=llm_pb2.Generation(model="m", attempts=1))
-
-
-@pytest.fixture
-def llm() -> Llm:
-    return Llm()
-
-
-@pytest.fixture
-async def router(llm: Llm) -> AsyncIterator[router_pb2_grpc.PersonaRouterServiceStub]:
-    below, server = new_server(), new_server()
-    llm_pb2_grpc.add_LlmGatewayServiceServicer_to_server(llm, below)
-    below_port = below.add_insecure_port("127.0.0.1:0")
-    await below.start()
-    async with (
-        open_channel(f"127.0.0.1:{below_port}") as llm_channel,
-        open_persona_router(RouterSettings(), llm_channel) as hosted,
-    ):
-        hosted.add_to(server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        async with open_channel(f"127.0.0.1:{port}") as channel:
-            yield router_pb2_grpc.PersonaRouterServiceStub(channel)
-        await server.stop(None)
-    await below.stop(None)
 
 
 def chat(router, message: str = FRUSTRATED, **fields):
@@ -345,7 +301,7 @@ async def test_a_call_keeps_the_personas_it_began_with():
 async def test_an_apology_is_by_the_personas_the_call_began_with():
     store = PersonaStore(DEFAULT_DIRECTORY)
 
-    class Failing(Llm):
+    class Failing(ScriptedLlm):
         async def Generate(self, request, context):
             store.table = others(store.table)
             raise IonError(Reason.REASON_INTERNAL)

@@ -13,6 +13,7 @@ from llm_gateway.generation import FinishReason, GenerationRequest, ModelRejecte
 MARK_EN = "(offline reply: no model was called)"
 MARK_KO = "(오프라인 응답: 모델을 부르지 않았습니다)"
 VOICES = ["Lua", "Elro", "Riri", "Nana"]
+LANGUAGES = st.sampled_from(["ko", "ko-KR", "en", "de", ""])
 
 
 def request_of(message: str, *, persona: str = "Lua", language: str = "en", model: str = "any") -> GenerationRequest:
@@ -25,10 +26,15 @@ async def reply_to(request: GenerationRequest) -> Reply:
     return await backend.generate(request, location=backend.locations[0], timeout_seconds=1.0)
 
 
+async def stream_of(request: GenerationRequest) -> list[str | Reply]:
+    backend: Backend = OfflineBackend()
+    return [event async for event in backend.stream(request, location=backend.locations[0], timeout_seconds=1.0)]
+
+
 @given(
     message=st.text(min_size=1, max_size=300),
     persona=st.sampled_from([*VOICES, "Somebody", ""]),
-    language=st.sampled_from(["ko", "ko-KR", "en", "de", ""]),
+    language=LANGUAGES,
 )
 async def test_any_request_gets_one_marked_reply_again_and_again(message, persona, language):
     request = request_of(message, persona=persona, language=language)
@@ -39,6 +45,16 @@ async def test_any_request_gets_one_marked_reply_again_and_again(message, person
     assert (first.model, first.location) == ("offline", "local")
     assert first.text.splitlines()[-1] == (MARK_KO if language.startswith("ko") else MARK_EN)
     assert first.usage.output_tokens == estimate_tokens(first.text) < 200
+
+
+@given(message=st.text(min_size=1, max_size=300), persona=st.sampled_from([*VOICES, ""]), language=LANGUAGES)
+async def test_a_stream_is_the_reply_in_runs_of_a_few_words(message, persona, language):
+    request = request_of(message, persona=persona, language=language)
+    *pieces, reply = await stream_of(request)
+    assert reply == await reply_to(request)
+    assert "".join(pieces) == reply.text
+    assert len(pieces) > 1
+    assert all(1 <= len(piece.split()) <= 4 for piece in pieces)
 
 
 def test_replies_do_not_depend_on_the_hash_seed_of_the_process():
@@ -146,8 +162,9 @@ async def test_tokens_are_estimated_from_all_that_is_sent():
     assert (await reply_to(GenerationRequest("any", prompt))).usage.input_tokens == 6
 
 
-async def test_json_after_a_schema_is_refused_and_says_why():
+@pytest.mark.parametrize("ask", [reply_to, stream_of])
+async def test_json_after_a_schema_is_refused_and_says_why(ask):
     """What it would make up would be taken for a model's judgement."""
     parameters = Parameters(response_json_schema='{"type": "object"}')
     with pytest.raises(ModelRejected, match="offline backend"):
-        await reply_to(GenerationRequest("any", Prompt("", (Turn(Role.USER, "a"),)), parameters))
+        await ask(GenerationRequest("any", Prompt("", (Turn(Role.USER, "a"),)), parameters))

@@ -1,0 +1,53 @@
+"""Calls to the model's service: the only owner of attempts (docs/adr/0003).
+
+A request has one budget of attempts, time and tokens; the process has one for retries and one for hedges, each a share
+of its traffic, so that an outage does not multiply load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from chassis.deadline import Deadline
+from chassis.errors import IonError
+from llm_gateway.generation import GenerationRequest, Prompt
+from llm_gateway.race import Listener, Made, Means, Race, pause_before_retry
+
+MAX_COUNTS: Final = 3  # attempts to count tokens
+
+
+class ModelCalls:
+    """Makes replies and counts tokens."""
+
+    def __init__(self, means: Means) -> None:
+        self.means = means
+
+    async def make(self, request: GenerationRequest, deadline: Deadline, listener: Listener) -> Made:
+        """One reply. Raises ModelError, or DeadlineExceeded; ModelInterrupted once text was published. Cancelling it
+        cancels every call under way."""
+        self.means.retry_budget.deposit()
+        self.means.hedge_budget.deposit()
+        return await Race(self.means, request, deadline, listener).run()
+
+    async def count_tokens(self, model: str, prompt: Prompt, timeout_seconds: float) -> int:
+        """Raises as `make` does."""
+        deadline = Deadline.after(timeout_seconds)
+        tried: list[str] = []
+        while True:
+            location = self.means.locations.choose(avoid=tried)
+            tried.append(location)
+            try:
+                return await self.means.backend.count_tokens(
+                    model, prompt, location=location, timeout_seconds=deadline.remaining_seconds()
+                )
+            except IonError as error:
+                pause = pause_before_retry(error, deadline.remaining_seconds(), len(tried), self.means.draw())
+                if pause is None or len(tried) == MAX_COUNTS or not self.means.retry_budget.withdraw():
+                    raise
+            await asyncio.sleep(pause)
+
+    async def close(self) -> None:
+        for probe in self.means.probes:
+            probe.cancel()
+        await self.means.backend.close()

@@ -1,0 +1,158 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, aclosing, asynccontextmanager, nullcontext
+
+import grpc
+import grpc.aio
+import psutil
+import pytest
+
+from llm_gateway.backends.vertex_channels import (
+    CALLS_BEFORE_ANOTHER,
+    CONNECTIONS_PER_LOCATION,
+    ConnectionPool,
+    endpoint_of,
+)
+from llm_gateway.generation import ModelUnavailable
+from tests.llm_gateway.backends.vertex_calls import LOCATION, ask, connect, open_stream
+from tests.llm_gateway.scripted_backend import until
+
+# As Google's endpoints do.
+CALLS_A_CONNECTION_TAKES = 100
+
+
+@pytest.mark.parametrize(
+    ("location", "endpoint"),
+    [("us-central1", "us-central1-aiplatform.googleapis.com"), ("global", "aiplatform.googleapis.com")],
+)
+def test_googles_own_endpoints(location, endpoint):
+    assert endpoint_of(location) == endpoint
+
+
+def connections_to(port: int) -> int:
+    connections = psutil.Process().net_connections("tcp")
+    return sum(bool(one.raddr) and one.raddr.port == port and one.status == "ESTABLISHED" for one in connections)
+
+
+async def stream(backend) -> None:
+    async with aclosing(open_stream(backend)) as events:
+        async for _ in events:
+            pass
+
+
+async def stream_and_close(backend) -> None:
+    async with aclosing(open_stream(backend)) as events:
+        await anext(events)
+
+
+@pytest.mark.parametrize("call", [ask, stream, stream_and_close])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_calls_that_come_one_by_one_share_a_connection(vertex, backend, call, fails):
+    if fails:
+        vertex.fail(grpc.StatusCode.UNAVAILABLE)
+    for _ in range(CALLS_BEFORE_ANOTHER + 1):
+        with pytest.raises(ModelUnavailable) if fails else nullcontext():
+            await call(backend)
+    assert connections_to(vertex.port) == 1
+
+
+async def test_calls_at_once_get_another_connection_and_all_are_closed_together(vertex):
+    backend = await connect({LOCATION: vertex.endpoint})
+    vertex.hang()
+    tasks = [asyncio.create_task(ask(backend)) for _ in range(CALLS_BEFORE_ANOTHER + 1)]
+    await vertex.wait_for_calls(len(tasks))
+    assert connections_to(vertex.port) == 2
+    vertex.release()
+    await asyncio.gather(*tasks)
+    await backend.close()
+    await until(lambda: connections_to(vertex.port) == 0)
+
+
+async def test_calls_are_spread_over_no_more_connections_than_a_location_may_have():
+    pool = ConnectionPool(lambda: grpc.aio.insecure_channel("127.0.0.1:1"))
+    calls = 2 * CALLS_BEFORE_ANOTHER * CONNECTIONS_PER_LOCATION
+    with ExitStack() as lent:
+        connections = {lent.enter_context(pool.lend()) for _ in range(calls)}
+        assert [connection.calls for connection in connections] == [
+            calls / CONNECTIONS_PER_LOCATION
+        ] * CONNECTIONS_PER_LOCATION
+    assert [connection.calls for connection in connections] == [0] * CONNECTIONS_PER_LOCATION
+    await pool.close()
+
+
+class CountingServer:
+    """Takes as many calls a connection as Google does, and holds them."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.may_end = asyncio.Event()
+        self._server = grpc.aio.server(options=[("grpc.max_concurrent_streams", CALLS_A_CONNECTION_TAKES)])
+        handlers = {"GenerateContent": grpc.unary_unary_rpc_method_handler(self._hold)}
+        service = "google.cloud.aiplatform.v1.PredictionService"
+        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
+
+    async def start(self) -> int:
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        return port
+
+    async def stop(self) -> None:
+        await self._server.stop(None)
+
+    async def _hold(self, _: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        self.calls += 1
+        await self.may_end.wait()
+        return b""
+
+
+async def test_more_calls_are_under_way_than_one_connection_takes():
+    server = CountingServer()
+    backend = await connect({LOCATION: f"127.0.0.1:{await server.start()}"})
+    wanted = CONNECTIONS_PER_LOCATION * CALLS_A_CONNECTION_TAKES
+    tasks = [asyncio.create_task(ask(backend, timeout_seconds=30.0)) for _ in range(wanted)]
+    await until(lambda: server.calls == wanted, seconds=10.0)
+    server.may_end.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await backend.close()
+    await server.stop()
+
+
+SETTINGS, HEADERS, RST_STREAM = 4, 1, 3
+ACK, REFUSED_STREAM = 1, 7
+
+
+@asynccontextmanager
+async def refusing_server(on_call: Callable[[], None]) -> AsyncIterator[str]:
+    """Speaks HTTP/2 as far as to refuse each stream: by its rules one that is refused may be sent again unseen."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+        writer.write(_frame(SETTINGS))
+        while header := await reader.read(9):
+            await reader.readexactly(int.from_bytes(header[:3], "big"))
+            kind, flags, stream_id = header[3], header[4], header[5:]
+            if kind == SETTINGS and not flags & ACK:
+                writer.write(_frame(SETTINGS, flags=ACK))
+            if kind == HEADERS:
+                on_call()
+                writer.write(_frame(RST_STREAM, stream_id=stream_id, payload=REFUSED_STREAM.to_bytes(4, "big")))
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def _frame(kind: int, *, flags: int = 0, stream_id: bytes = bytes(4), payload: bytes = b"") -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream_id + payload
+
+
+@pytest.mark.parametrize("call", [ask, stream])
+async def test_an_attempt_is_one_call_even_where_its_stream_is_refused(call):
+    calls: list[None] = []
+    async with refusing_server(lambda: calls.append(None)) as endpoint:
+        backend = await connect({LOCATION: endpoint})
+        with pytest.raises(ModelUnavailable):
+            await call(backend)
+        await backend.close()
+    assert len(calls) == 1

@@ -1,0 +1,55 @@
+"""What the LLM gateway is asked, and that its two ways of asking are one."""
+
+from __future__ import annotations
+
+import pytest
+
+from ion.llm.v1 import llm_pb2
+from ion.router.v1 import router_pb2
+from router_service.llm_client import generation_request
+from router_service.personas import DEFAULT_DIRECTORY, load_personas
+from tests.router_service.scripted_llm import ScriptedLlm
+
+LUA = load_personas(DEFAULT_DIRECTORY).get("Lua")
+
+
+def fields_of(message) -> list[tuple]:
+    return [
+        (
+            field.name,
+            field.number,
+            field.type,
+            field.is_repeated,
+            field.has_presence,
+            field.message_type and field.message_type.full_name,
+        )
+        for field in message.DESCRIPTOR.fields
+    ]
+
+
+@pytest.mark.parametrize(
+    ("at_once", "streamed"),
+    [
+        (llm_pb2.GenerateRequest, llm_pb2.StreamGenerateRequest),
+        (router_pb2.ChatRequest, router_pb2.ChatStreamRequest),
+    ],
+)
+def test_requests_for_a_stream_are_the_others_on_the_wire(at_once, streamed):
+    assert fields_of(streamed) == fields_of(at_once)
+
+
+def test_a_persona_speaks_with_its_own_temperature_and_output_limit():
+    request = generation_request(LUA, "Be Lua.", "hello", "en")
+    assert request.parameters.temperature == pytest.approx(LUA.prompt.temperature)
+    assert request.parameters.max_output_tokens == LUA.prompt.max_output_tokens
+
+
+async def test_what_is_sent_for_two_messages_to_one_persona_begins_the_same(router, llm: ScriptedLlm):
+    """Models cache the beginning of a prompt, byte for byte."""
+    await router.Chat(router_pb2.ChatRequest(message="진짜 짜증나!! 왜 계속 안 돼!!", persona="Lua"))
+    async for _ in router.ChatStream(router_pb2.ChatStreamRequest(message="what is the plan?", persona="Lua")):
+        pass
+    first, second = (request.prompt.system_instruction.encode() for request in llm.requests)
+    own = LUA.prompt.instructions.strip().encode()
+    assert first != second
+    assert first[: len(own)] == second[: len(own)] == own
