@@ -64,6 +64,11 @@ class Usage(Struct):
     thinking_tokens: int
 
 
+_HEDGES = Meta(description="Those of the attempts that were sent because the one before was late.")
+_QUEUED = Meta(description="Milliseconds that the request waited for its turn at the model.")
+_COST = Meta(description="By list prices, lost attempts included; for a hit, what was saved. Null where not known.")
+
+
 class Generation(Struct):
     model: str
     location: str
@@ -72,6 +77,9 @@ class Generation(Struct):
     usage: Usage
     attempts: int
     offline: bool
+    hedges: Annotated[int, _HEDGES]
+    queued_ms: Annotated[float, _QUEUED]
+    estimated_cost_usd: Annotated[float | None, _COST]
 
 
 _MARGIN = Meta(

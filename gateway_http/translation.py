@@ -138,4 +138,7 @@ def _generation(generation: llm_pb2.Generation) -> schemas.Generation:
         usage=schemas.Usage(usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.thinking_tokens),
         attempts=generation.attempts,
         offline=generation.offline,
+        hedges=generation.hedges,
+        queued_ms=generation.queued_micros / 1000,
+        estimated_cost_usd=generation.estimated_cost_usd if generation.HasField("estimated_cost_usd") else None,
     )

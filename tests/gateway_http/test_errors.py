@@ -13,6 +13,8 @@ from gateway_http import errors
 from ion.error.v1.reason_pb2 import Reason
 
 STATUSES = {
+    "MODEL_INTERRUPTED": 503,
+    "PROMPT_TOO_LARGE": 422,
     "INVALID_FIELD": 422,
     "MESSAGE_BLANK": 422,
     "MESSAGE_TOO_LONG": 422,

@@ -75,6 +75,9 @@ generations = st.builds(
     usage=st.builds(llm_pb2.Usage, input_tokens=counts, output_tokens=counts, thinking_tokens=counts),
     attempts=counts,
     offline=st.booleans(),
+    hedges=counts,
+    queued_micros=counts,
+    estimated_cost_usd=st.none() | st.floats(0, 9),
 )
 
 
@@ -100,6 +103,10 @@ def test_an_answer(content, routing, analysis, generation, session_id):
     assert document["persona_used"] == routing.persona
     assert document["metadata"]["llm"]["usage"]["input_tokens"] == generation.usage.input_tokens
     assert document["metadata"]["llm"]["cache"] == cache_name(response)
+    assert document["metadata"]["llm"]["hedges"] == generation.hedges
+    assert document["metadata"]["llm"]["queued_ms"] == generation.queued_micros / 1000
+    cost = generation.estimated_cost_usd if generation.HasField("estimated_cost_usd") else None
+    assert document["metadata"]["llm"]["estimated_cost_usd"] == cost
     assert document["metadata"]["routing"]["secondary_persona"] == (routing.secondary_persona or None)
     assert ("session_id" in document) == bool(session_id)
     assert not {"fallback", "error"} & set(document["metadata"])
@@ -139,11 +146,12 @@ def test_a_choice(routing, analysis):
 
 
 def test_cache_names():
+    """A stale reply is a hit to who asks."""
     names = [
         cache_name(router_pb2.ChatResponse(generation=llm_pb2.Generation(cache=status)))
         for status in llm_pb2.CacheStatus.values()
     ]
-    assert names == ["off", "hit", "miss", "coalesced", "off"]
+    assert names == ["off", "hit", "miss", "coalesced", "off", "hit"]
 
 
 def test_timings_are_milliseconds():
