@@ -99,6 +99,7 @@ async def _open_store(settings: LlmSettings, health: health_service.aio.HealthSe
         await health.set(REDIS, SERVING if connected else NOT_SERVING)
 
     try:
-        return await RedisStore.open(settings.redis_url.get_secret_value(), on_state=publish)
+        url = settings.redis_url.get_secret_value()
+        return await RedisStore.open(url, wait_seconds=settings.cache_wait_seconds, on_state=publish)
     except ValueError as error:
         stop(str(error))

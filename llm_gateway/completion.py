@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded, IonError
@@ -14,7 +15,7 @@ from llm_gateway.admission import Admission
 from llm_gateway.cache import Found, ResponseCache, cache_key
 from llm_gateway.catalogue import Catalogue
 from llm_gateway.flights import CacheStatus, Completed, Flight, in_pieces
-from llm_gateway.generation import GenerationRequest, ModelInterrupted, Prompt
+from llm_gateway.generation import CacheControl, GenerationRequest, ModelInterrupted, Overloaded, Prompt
 from llm_gateway.leases import Followed, Lease
 from llm_gateway.model_calls import ModelCalls
 from llm_gateway.race import Listener
@@ -46,6 +47,7 @@ class Completion:
         self._request_timeout_seconds = request_timeout_seconds
         self._unix_now = unix_now
         self._flights: dict[str, Flight] = {}
+        self._refreshes: set[Flight] = set()
 
     @property
     def default_model(self) -> str:
@@ -54,23 +56,25 @@ class Completion:
     async def generate(self, request: GenerationRequest, deadline: Deadline) -> Completed:
         """Raises ModelError, PromptTooLarge, Overloaded or DeadlineExceeded. Cancelling it cancels the model call,
         unless others wait for it."""
-        found = self._from_memory(request)
+        key = cache_key(request)
+        found = self._from_memory(key, request)
         if found:
             return found
-        flight, joined = self._board(request, deadline)
+        flight, joined = self._board(key, request, deadline)
         completed = await flight.join(deadline)
         return _coalesced(completed) if joined else completed
 
     async def stream(self, request: GenerationRequest, deadline: Deadline) -> AsyncGenerator[str | Completed, None]:
         """The text as it comes, then how it came about. Raises as `generate` does, and ModelInterrupted where the reply
         breaks off. Closing it cancels the model call, unless others wait for it."""
-        found = self._from_memory(request)
+        key = cache_key(request)
+        found = self._from_memory(key, request)
         if found:
             for text in in_pieces(found.reply.text):
                 yield text
             yield found
             return
-        flight, joined = self._board(request, deadline, streamed=True)
+        flight, joined = self._board(key, request, deadline, streamed=True)
         async with aclosing(flight.stream(deadline)) as items:
             async for item in items:
                 yield _coalesced(item) if joined and isinstance(item, Completed) else item
@@ -101,10 +105,14 @@ class Completion:
         self._flights.clear()
         return await self.cache.invalidate(persona=persona, model=model, scope=scope)
 
-    def _from_memory(self, request: GenerationRequest) -> Completed | None:
+    async def close(self) -> None:
+        """Nothing is made in the background after it."""
+        for flight in tuple(self._refreshes):
+            await flight.cancel()
+
+    def _from_memory(self, key: str, request: GenerationRequest) -> Completed | None:
         if not _may_read(request):
             return None
-        key = cache_key(request)
         found = self.cache.get_near(key, max_age_seconds=request.cache.max_age_seconds)
         return None if found is None else self._found(key, request, found)
 
@@ -112,30 +120,42 @@ class Completion:
         """A stale reply answers at once, and a new one is made in the background."""
         if not found.is_stale:
             return Completed(found.reply, CacheStatus.HIT, age_seconds=found.age_seconds)
-        if key not in self._flights:
-            deadline = Deadline.after(self._request_timeout_seconds)
-            flight = self._flights[key] = Flight(deadline, lambda: self._land(key, flight))
-            flight.start(self._fly_shared(key, request, flight, accept_stale=False))
+        if _may_store(request):
+            self._refresh(key, replace(request, cache=CacheControl()))
         return Completed(found.reply, CacheStatus.STALE, age_seconds=found.age_seconds)
 
-    def _board(self, request: GenerationRequest, deadline: Deadline, *, streamed: bool = False) -> tuple[Flight, bool]:
+    def _refresh(self, key: str, request: GenerationRequest) -> None:
+        name = _flight_name(key, request)
+        if name in self._flights:
+            return
+        flight = self._flights[name] = self._new_flight(name, Deadline.after(self._request_timeout_seconds))
+        self._refreshes.add(flight)
+        flight.start(partial(self._fly_shared, key, request, flight, accept_stale=False))
+
+    def _board(
+        self, key: str, request: GenerationRequest, deadline: Deadline, *, streamed: bool = False
+    ) -> tuple[Flight, bool]:
         """The flight to wait for, and whether it was under way."""
-        key = cache_key(request)
-        may_share = _may_share(request)
-        flight = self._flights.get(key) if may_share else None
+        name, may_share = _flight_name(key, request), _may_share(request)
+        flight = self._flights.get(name) if may_share else None
         if flight is not None:
             flight.deadline.extend_to(deadline)
             self.cache.statistics.coalesced += 1
             return flight, True
-        flight = Flight(deadline.copy(), lambda: self._land(key, flight), wants_text=streamed)
+        flight = self._new_flight(name, deadline.copy(), wants_text=streamed)
         if may_share:
-            self._flights[key] = flight
-        flight.start((self._fly_shared if may_share else self._fly_alone)(key, request, flight))
+            self._flights[name] = flight
+        flight.start(partial(self._fly_shared if may_share else self._fly_alone, key, request, flight))
         return flight, False
 
-    def _land(self, key: str, flight: Flight | None) -> None:
-        if self._flights.get(key) is flight:
-            del self._flights[key]
+    def _new_flight(self, name: str, deadline: Deadline, *, wants_text: bool = False) -> Flight:
+        flight = Flight(deadline, lambda: self._land(name, flight), wants_text=wants_text)
+        return flight
+
+    def _land(self, name: str, flight: Flight) -> None:
+        if self._flights.get(name) is flight:
+            del self._flights[name]
+        self._refreshes.discard(flight)
 
     async def _fly_alone(self, key: str, request: GenerationRequest, flight: Flight) -> Completed:
         """Beside all others, who may not have this reply; a stored one may still answer."""
@@ -146,7 +166,7 @@ class Completion:
                 return self._found(key, request, entered)
             if isinstance(entered, Lease):
                 await entered.release()
-        return await self._fly(request, flight, flight.deadline)
+        return await self._fly(key, request, flight, flight.deadline)
 
     async def _fly_shared(
         self, key: str, request: GenerationRequest, flight: Flight, *, accept_stale: bool = True
@@ -163,10 +183,10 @@ class Completion:
                 after=followed,
             )
             if isinstance(entered, Found):
-                self._land(key, flight)  # a fresh one may have to take off
+                self._land(_flight_name(key, request), flight)  # one that makes it anew may have to take off
                 return self._found(key, request, entered)
             if not isinstance(entered, Followed):
-                return await self._lead(request, flight, entered)
+                return await self._lead(key, request, flight, entered)
             followed = entered
             completed = await self._follow(followed, flight, streamed=streamed)
             if completed:
@@ -186,22 +206,22 @@ class Completion:
             raise ModelInterrupted  # another call would tell it in other words
         return None
 
-    async def _lead(self, request: GenerationRequest, flight: Flight, lease: Lease | None) -> Completed:
+    async def _lead(self, key: str, request: GenerationRequest, flight: Flight, lease: Lease | None) -> Completed:
         """Make the reply and tell the replicas that follow; without a lease there are none."""
         if lease is None:
-            return await self._fly(request, flight, flight.deadline)
+            return await self._fly(key, request, flight, flight.deadline)
         failure: IonError | None = None
         try:
-            return await self._fly(request, _Told(flight, lease), flight.deadline, lease)
+            return await self._fly(key, request, _Told(flight, lease), flight.deadline, lease)
         except IonError as error:
-            # Those who follow may have more time.
-            failure = None if isinstance(error, DeadlineExceeded) else error
+            # Those who follow may have more time, or be less busy.
+            failure = None if isinstance(error, DeadlineExceeded | Overloaded) else error
             raise
         finally:
             await lease.settle(failure)
 
     async def _fly(
-        self, request: GenerationRequest, listener: Listener, deadline: Deadline, lease: Lease | None = None
+        self, key: str, request: GenerationRequest, listener: Listener, deadline: Deadline, lease: Lease | None = None
     ) -> Completed:
         """Its turn, a prompt that fits, the model calls, and the reply stored."""
         made_at = self._unix_now()
@@ -209,7 +229,7 @@ class Completion:
             asked, trimmed_turns = await self._fit(request, deadline)
             made = await self.calls.make(asked, deadline, listener)
         if _may_store(request):
-            await self.cache.put(cache_key(request), request, made.reply, made_at=made_at, lease=lease)
+            await self.cache.put(key, request, made.reply, made_at=made_at, lease=lease)
         return Completed(
             reply=made.reply,
             cache=CacheStatus.MISS if self.cache.enabled and _may_read(request) else CacheStatus.OFF,
@@ -260,6 +280,11 @@ def _may_store(request: GenerationRequest) -> bool:
 
 def _may_share(request: GenerationRequest) -> bool:
     return _may_read(request) and _may_store(request)
+
+
+def _flight_name(key: str, request: GenerationRequest) -> str:
+    """Who asks for a reply of at most some age does not join those who take any."""
+    return key if request.cache.max_age_seconds is None else f"{key} {request.cache.max_age_seconds}"
 
 
 def _coalesced(completed: Completed) -> Completed:

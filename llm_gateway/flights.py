@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from chassis.deadline import Deadline
-from chassis.errors import DeadlineExceeded, IonError
-from llm_gateway.generation import ModelUnavailable, Reply, Usage
+from chassis.errors import DeadlineExceeded
+from llm_gateway.generation import Reply, Usage
+from llm_gateway.shared_call import SharedCall
 
 # Each message costs about 100 µs a hop, and nobody reads faster.
 MERGE_SECONDS: Final = 0.020
@@ -54,13 +54,13 @@ class Flight:
     """
 
     def __init__(self, deadline: Deadline, on_landed: Callable[[], None], *, wants_text: bool = False) -> None:
+        """`on_landed`: it can be joined no more. May be called twice."""
         self.deadline = deadline
         self.wants_text = wants_text
         self._on_landed = on_landed
-        self._waiters = 0
         self._texts: list[str] = []
         self._news = asyncio.Event()
-        self._task: asyncio.Task[Completed | IonError]
+        self._call: SharedCall[Completed]
 
     @property
     def has_published(self) -> bool:
@@ -71,44 +71,35 @@ class Flight:
         self._news.set()
         self._news = asyncio.Event()
 
-    def start(self, work: Awaitable[Completed]) -> None:
-        self._task = asyncio.get_running_loop().create_task(_settled(work))
-        self._task.add_done_callback(self._land)
+    def start(self, make: Callable[[], Awaitable[Completed]]) -> None:
+        self._call = SharedCall(make, self._land)
+
+    async def cancel(self) -> None:
+        await self._call.cancel()
 
     async def join(self, deadline: Deadline) -> Completed:
-        """Wait within `deadline`; whoever leaves last cancels the call."""
-        with self._waiting():
-            await asyncio.wait((self._task,), timeout=deadline.remaining_seconds())
-            return self._result()
+        """Wait within `deadline`; whoever leaves last cancels the call. Raises as SharedCall.join does."""
+        return await self._call.join(deadline)
 
     async def stream(self, deadline: Deadline) -> AsyncGenerator[str | Completed, None]:
         """The text so far, then more as it comes, then how it came about. Raises as `join` does, after the text."""
         self.wants_text = True
-        with self._waiting():
+        with self._call.waiting():
             sent = 0
-            while sent < len(self._texts) or not self._task.done():
+            while sent < len(self._texts) or not self._call.is_over:
+                if not deadline.remaining_seconds():
+                    raise DeadlineExceeded
                 if sent == len(self._texts):
                     await self._wait_for_news(deadline)
                     continue
                 text, sent = "".join(self._texts[sent:]), len(self._texts)
                 yield text
-                await asyncio.wait((self._task,), timeout=MERGE_SECONDS)
-            completed = self._result()
+                await self._call.ends_within(MERGE_SECONDS)
+            completed = self._call.result()
             if not sent:
                 for text in in_pieces(completed.reply.text):
                     yield text
             yield completed
-
-    @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        self._waiters += 1
-        try:
-            yield
-        finally:
-            self._waiters -= 1
-            if not self._waiters and not self._task.done():
-                self._on_landed()  # nobody may join a call that is being cancelled
-                self._task.cancel()
 
     async def _wait_for_news(self, deadline: Deadline) -> None:
         try:
@@ -117,28 +108,11 @@ class Flight:
         except TimeoutError:
             raise DeadlineExceeded from None
 
-    def _land(self, _: object) -> None:
+    def _land(self) -> None:
         self._news.set()
         self._on_landed()
-
-    def _result(self) -> Completed:
-        if not self._task.done():
-            raise DeadlineExceeded
-        if self._task.cancelled():
-            raise ModelUnavailable  # by what is below: those who wait were not cancelled, and need an answer
-        outcome = self._task.result()
-        if isinstance(outcome, IonError):
-            raise outcome.with_traceback(None)  # shared by all who wait: each starts a traceback of its own
-        return outcome
 
 
 def in_pieces(text: str) -> Iterator[str]:
     """The text again, as a stream would bring it."""
     return (match[0] for match in _REPLAYED.finditer(text))
-
-
-async def _settled(work: Awaitable[Completed]) -> Completed | IonError:
-    try:
-        return await work
-    except IonError as error:
-        return error

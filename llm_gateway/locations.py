@@ -170,7 +170,7 @@ class Call:
 
     def late(self) -> None:
         """It has not answered by its hedge delay, and goes on."""
-        if not self._is_over and self._outcome is None:
+        if not self._is_over:
             self._count(_Verdict.LATE)
 
     def succeeded(self, latency_seconds: float | None = None) -> None:
@@ -247,8 +247,7 @@ class _Location:
 
     def retry_at(self) -> float:
         """When it will be tried again, of one that is not usable."""
-        is_closed = self.breaker.state is BreakerState.CLOSED
-        return self._forbidden_until if is_closed else max(self.breaker.retry_at, self._forbidden_until)
+        return max(self.breaker.retry_at, self._forbidden_until)
 
     def estimate_seconds(self, now: float) -> float | None:
         """Its latency for the choice."""

@@ -11,8 +11,9 @@ from typing import Final
 
 from chassis.deadline import Deadline
 from chassis.errors import IonError
+from llm_gateway.attempts import pause_before_retry
 from llm_gateway.generation import GenerationRequest, Prompt
-from llm_gateway.race import Listener, Made, Means, Race, pause_before_retry
+from llm_gateway.race import Listener, Made, Means, Race
 
 MAX_COUNTS: Final = 3  # attempts to count tokens
 
@@ -48,6 +49,9 @@ class ModelCalls:
             await asyncio.sleep(pause)
 
     async def close(self) -> None:
-        for probe in self.means.probes:
+        """No call is under way after it."""
+        probes = tuple(self.means.probes)
+        for probe in probes:
             probe.cancel()
+        await asyncio.gather(*probes, return_exceptions=True)
         await self.means.backend.close()

@@ -7,22 +7,24 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded, IonError
+from llm_gateway.attempts import NO_USAGE, Attempt, Kind, pause_before_retry
 from llm_gateway.backends import Backend
 from llm_gateway.budgets import RatioBudget, RequestBudget
 from llm_gateway.generation import GenerationRequest, ModelInterrupted, ModelUnavailable, Reply, Usage
-from llm_gateway.latencies import HedgeDelays, Latencies
+from llm_gateway.latencies import Latencies
 from llm_gateway.locations import Call, Locations
 from llm_gateway.spending import Ledger
-from llm_gateway.tokens import estimate_prompt_tokens, estimate_tokens
+from llm_gateway.tokens import estimate_prompt_tokens
 
-FIRST_PAUSE_SECONDS: Final = 0.05
-LONGEST_PAUSE_SECONDS: Final = 1.0
+MAX_RETRIES: Final = 2
+# Another call with less time would not be answered.
+LEAST_SECONDS: Final = 0.010
 
 
 class HedgeMode(StrEnum):
@@ -32,13 +34,6 @@ class HedgeMode(StrEnum):
     OFF = "off"
     REPLY = "reply"
     FIRST_TOKEN = "first-token"  # noqa: S105 - of a model
-
-
-class Kind(StrEnum):
-    FIRST = "first"
-    RETRY = "retry"
-    HEDGE = "hedge"
-    PROBE = "probe"  # beside the first, to see whether a location whose breaker is open answers again
 
 
 class Listener(Protocol):
@@ -102,30 +97,6 @@ class Means:
         self.probes: set[asyncio.Task[None]] = set()
 
 
-@dataclass(slots=True, eq=False)
-class Attempt:
-    """One call to the model. `give_up_at`: when one that has shown nothing is given up for another location."""
-
-    kind: Kind
-    call: Call
-    started_at: float
-    give_up_at: float
-    task: asyncio.Task[None] | None = None
-    texts: list[str] = field(default_factory=list)
-    first_text_at: float | None = None
-    outcome: Reply | Exception | None = None
-    is_settled: bool = False
-
-    @property
-    def is_running(self) -> bool:
-        return self.outcome is None and not self.is_settled
-
-    def late_at(self, delays: HedgeDelays, *, streamed: bool) -> float | None:
-        """When it is late by what shows now; None where that cannot be said."""
-        waits = [delays.reply_seconds, delays.first_token_seconds if streamed and self.first_text_at is None else None]
-        return min((self.started_at + wait for wait in waits if wait is not None), default=None)
-
-
 class Race:
     """The attempts at one reply: the first complete one wins, or, for a stream, the first to show text."""
 
@@ -140,55 +111,61 @@ class Race:
         self._input_tokens = estimate_prompt_tokens(request.prompt)
         self._budget = RequestBudget(input_tokens=means.max_tokens_per_request)
         self._attempts: list[Attempt] = []
+        self._lost: list[Attempt] = []
         self._committed: Attempt | None = None
         self._retry_at: float | None = None
         self._wake = asyncio.Event()
 
     async def run(self) -> Made:
+        """Raises as ModelCalls.make does."""
+        self._check_deadline()
         self._means.locations.watchers.add(self._wake.set)
         winner: Attempt | None = None
         try:
             self._launch_first()
-            while True:
+            while (winner := self._winner()) is None:
                 self._wake.clear()
-                winner = self._winner()
-                if winner is not None:
-                    break
                 self._act(time.monotonic())
                 await self._wait()
-            return self._made(winner)
         finally:
             self._means.locations.watchers.discard(self._wake.set)
             self._settle(winner)
+        return self._made(winner)
 
     # What to do next
 
     def _winner(self) -> Attempt | None:
-        return next((attempt for attempt in self._attempts if isinstance(attempt.outcome, Reply)), None)
+        entrants = [self._committed] if self._committed else self._attempts
+        return next((attempt for attempt in entrants if isinstance(attempt.outcome, Reply)), None)
 
-    def _act(self, now: float) -> None:
+    def _check_deadline(self) -> None:
         if self._deadline.remaining_seconds() <= 0:
             raise DeadlineExceeded
+
+    def _act(self, now: float) -> None:
+        self._check_deadline()
         for attempt in self._attempts:
             if isinstance(attempt.outcome, Exception) and not attempt.is_settled:
                 self._fail(attempt, attempt.outcome, now)
         if self._committed:
             return
-        locations = self._means.locations
         if self._retry_at is not None and now >= self._retry_at:
             self._retry_at = None
-            self._launch(Kind.RETRY, locations.start(locations.choose(avoid=self._tried)))
+            self._launch(Kind.RETRY, self._means.locations.start(self._means.locations.choose(avoid=self._tried)))
         for attempt in self._running():
             self._watch(attempt, now)
 
     def _watch(self, attempt: Attempt, now: float) -> None:
         late_at = attempt.late_at(self._delays, streamed=self._streamed)
-        if not attempt.call.is_late and late_at is not None and now >= late_at:
+        if late_at is not None and now >= late_at:
             attempt.call.late()
             if attempt.kind is not Kind.PROBE:
                 self._hedge()
+        give_up_at = attempt.give_up_at(self._deadline_at(now))
+        if give_up_at is None:
+            return
         is_stranded = attempt.call.is_stranded and len(self._running()) == 1
-        if attempt.first_text_at is None and (is_stranded or now >= attempt.give_up_at):
+        if is_stranded or now >= give_up_at:
             self._move(attempt, timed_out=not is_stranded)
 
     def _hedge(self) -> None:
@@ -205,64 +182,79 @@ class Race:
 
     def _move(self, attempt: Attempt, *, timed_out: bool) -> None:
         """Give up a call that has shown nothing for one elsewhere; where there can be none, go on waiting for it."""
-        attempt.give_up_at = float("inf")
+        attempt.may_move = False
         elsewhere = self._means.locations.alternative(avoid=self._tried)
         if elsewhere is None or not self._may_retry():
             return
+        self._learn(attempt)
         if timed_out:
             attempt.call.failed()
         self._stop(attempt)
         self._launch(Kind.RETRY, self._means.locations.start(elsewhere))
 
     def _fail(self, attempt: Attempt, error: Exception, now: float) -> None:
-        """Raises it where nothing can be tried any more; otherwise another attempt is under way, or planned."""
+        """Raises where nothing can be tried any more; otherwise another attempt is under way, or planned."""
         self._note_failure(attempt, error)
-        if not isinstance(error, IonError):
-            raise error
         if attempt is self._committed:
-            raise (ModelInterrupted() if error.retryable and not isinstance(error, DeadlineExceeded) else error)
-        if not error.retryable or isinstance(error, DeadlineExceeded):
-            raise error
-        if self._running() or self._retry_at is not None:
+            raise self._interruption(error) from error
+        if self._committed or (attempt.kind.is_extra and self._has_another()):
             return
-        pause = self._pause(error)
-        if pause is None or not self._may_retry():
+        if not isinstance(error, IonError) or not error.retryable or self._remaining_seconds() < LEAST_SECONDS:
             raise error
-        self._retry_at = now + pause
+        if not self._has_another():
+            self._plan_retry(error, now)
+
+    def _plan_retry(self, error: IonError, now: float) -> None:
+        pause = self._pause(error)
+        if pause is not None and self._may_retry():
+            self._retry_at = now + pause
+        elif not self._running():  # not even a probe
+            raise error
+
+    def _interruption(self, error: Exception) -> Exception:
+        """What the reader of a text is told that broke off."""
+        is_over = isinstance(error, DeadlineExceeded) and self._remaining_seconds() < LEAST_SECONDS
+        return ModelInterrupted() if isinstance(error, IonError) and error.retryable and not is_over else error
 
     def _pause(self, error: IonError) -> float | None:
         """None at a location that has not been tried, where there is a healthy one."""
         if self._means.locations.alternative(avoid=self._tried) is not None:
             return 0.0
-        return pause_before_retry(error, self._deadline.remaining_seconds(), len(self._attempts), self._means.draw())
+        return pause_before_retry(error, self._remaining_seconds(), len(self._attempts), self._means.draw())
 
     def _may_retry(self) -> bool:
-        if not self._budget.may_attempt(self._input_tokens):
+        retries = sum(attempt.kind is Kind.RETRY for attempt in self._attempts)
+        if retries >= MAX_RETRIES or not self._budget.may_attempt(self._input_tokens):
             return False
         if self._means.retry_budget.withdraw():
             return True
         self._means.statistics.retries_denied += 1
         return False
 
+    def _has_another(self) -> bool:
+        """Whether a call to a healthy location is under way or planned."""
+        return self._retry_at is not None or any(attempt.kind is not Kind.PROBE for attempt in self._running())
+
     async def _wait(self) -> None:
         """Until an attempt has news, a breaker opens, or something is due."""
-        remaining = self._deadline.remaining_seconds()
-        due_in = min((at - time.monotonic() for at in self._due()), default=remaining)
-        timer = asyncio.get_running_loop().call_later(max(0.0, min(due_in, remaining)), self._wake.set)
+        now = time.monotonic()
+        due_at = min([self._deadline_at(now), *self._due(now)])
+        timer = asyncio.get_running_loop().call_later(max(0.0, due_at - now), self._wake.set)
         try:
             await self._wake.wait()
         finally:
             timer.cancel()
 
-    def _due(self) -> list[float]:
+    def _due(self, now: float) -> list[float]:
         if self._committed:
             return []
-        due = [] if self._retry_at is None else [self._retry_at]
+        due = [self._retry_at]
         for attempt in self._running():
-            late_at = None if attempt.call.is_late else attempt.late_at(self._delays, streamed=self._streamed)
-            due += [] if late_at is None else [late_at]
-            due += [attempt.give_up_at] if attempt.first_text_at is None else []
-        return due
+            due += [
+                attempt.late_at(self._delays, streamed=self._streamed),
+                attempt.give_up_at(self._deadline_at(now)),
+            ]
+        return [at for at in due if at is not None]
 
     # Attempts
 
@@ -272,6 +264,13 @@ class Race:
 
     def _running(self) -> list[Attempt]:
         return [attempt for attempt in self._attempts if attempt.is_running]
+
+    def _remaining_seconds(self) -> float:
+        return self._deadline.remaining_seconds()
+
+    def _deadline_at(self, now: float) -> float:
+        """As it is now: a more patient caller may move it."""
+        return now + self._remaining_seconds()
 
     def _launch_first(self) -> None:
         locations = self._means.locations
@@ -286,7 +285,7 @@ class Race:
 
     def _launch(self, kind: Kind, call: Call) -> None:
         now = time.monotonic()
-        attempt = Attempt(kind, call, now, give_up_at=now + self._deadline.remaining_seconds() / 2)
+        attempt = Attempt(kind, call, started_at=now, ends_at=self._deadline_at(now))
         self._attempts.append(attempt)
         self._budget.took(self._input_tokens)
         self._count(kind)
@@ -295,7 +294,7 @@ class Race:
     def _count(self, kind: Kind) -> None:
         statistics = self._means.statistics
         statistics.calls += 1
-        statistics.hedges += kind in (Kind.HEDGE, Kind.PROBE)
+        statistics.hedges += kind.is_extra
         statistics.retries += kind is Kind.RETRY
 
     async def _drive(self, attempt: Attempt) -> None:
@@ -303,7 +302,8 @@ class Race:
         try:
             attempt.outcome = await self._ask(attempt)
         except asyncio.CancelledError:
-            attempt.outcome = ModelUnavailable()  # read only where nobody here has cancelled it
+            if not attempt.is_settled:  # by what is below
+                attempt.outcome = ModelUnavailable()
             raise
         except Exception as error:
             attempt.outcome = error
@@ -311,16 +311,15 @@ class Race:
             self._wake.set()
 
     async def _ask(self, attempt: Attempt) -> Reply:
-        backend, location = self._means.backend, attempt.call.location
-        remaining = self._deadline.remaining_seconds()
+        backend, location, timeout_seconds = self._means.backend, attempt.call.location, self._remaining_seconds()
         if not self._streamed:
-            return await backend.generate(self._request, location=location, timeout_seconds=remaining)
+            return await backend.generate(self._request, location=location, timeout_seconds=timeout_seconds)
         reply: Reply | None = None
-        async with aclosing(backend.stream(self._request, location=location, timeout_seconds=remaining)) as items:
+        async with aclosing(backend.stream(self._request, location=location, timeout_seconds=timeout_seconds)) as items:
             async for item in items:
                 if isinstance(item, Reply):
                     reply = item
-                else:
+                elif not attempt.is_settled:
                     self._show(attempt, item)
         if reply is None:
             raise ModelInterrupted
@@ -333,7 +332,7 @@ class Race:
         attempt.texts.append(text)
         if attempt is self._committed:
             self._listener.publish(text)
-        elif self._committed is None and self._listener.wants_text:
+        elif self._listener.wants_text and self._committed is None and self._winner() is None:
             self._commit(attempt)
 
     def _commit(self, attempt: Attempt) -> None:
@@ -348,26 +347,34 @@ class Race:
 
     def _note_failure(self, attempt: Attempt, error: Exception) -> None:
         attempt.is_settled = True
-        if isinstance(error, DeadlineExceeded) or not isinstance(error, IonError) or not error.retryable:
-            attempt.call.cancelled()  # the caller's haste, or the request itself: no fault of the location
+        self._lost.append(attempt)
+        if _is_fault_of_location(error, attempt):
+            attempt.call.failed(retry_after_seconds=error.retry_after_seconds if isinstance(error, IonError) else None)
         else:
-            attempt.call.failed(retry_after_seconds=error.retry_after_seconds)
+            attempt.call.cancelled()
 
     def _settle(self, winner: Attempt | None) -> None:
         """No call outlives the race, but for a probe that has lost it: it is to find out how its location does."""
         for attempt in self._attempts:
-            if attempt is winner:
-                attempt.is_settled = True
-                attempt.call.succeeded(time.monotonic() - attempt.started_at)
-                self._learn(attempt)
-            elif attempt.is_running and winner:
-                self._lose(attempt)
-            elif attempt.is_running:
-                self._stop(attempt)
-            elif not attempt.is_settled and isinstance(attempt.outcome, Exception):
+            if attempt.is_settled:
+                continue
+            if isinstance(attempt.outcome, Reply):
+                self._note_reply(attempt, is_used=attempt is winner)
+            elif attempt.outcome is not None:
                 self._note_failure(attempt, attempt.outcome)
+            elif winner:
+                self._lose(attempt)
+            else:
+                self._stop(attempt)
         if winner is None:
-            self._means.ledger.add(self._request.persona, self._request.model, Usage(), self._lost(None), replies=0)
+            self._means.ledger.add(self._request.persona, self._request.model, NO_USAGE, self._lost_usage(), replies=0)
+
+    def _note_reply(self, attempt: Attempt, *, is_used: bool) -> None:
+        attempt.is_settled = True
+        attempt.call.succeeded(time.monotonic() - attempt.started_at)
+        self._learn(attempt)
+        if not is_used:
+            self._lost.append(attempt)
 
     def _lose(self, attempt: Attempt) -> None:
         self._learn(attempt)
@@ -377,16 +384,24 @@ class Race:
         attempt.is_settled = True
         self._means.probes.add(attempt.task)
         attempt.task.add_done_callback(lambda task: self._end_probe(attempt, task))
+        if self._delays.reply_seconds is not None:
+            late_in = attempt.started_at + self._delays.reply_seconds - time.monotonic()
+            asyncio.get_running_loop().call_later(max(0.0, late_in), attempt.call.late)
 
     def _end_probe(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
         self._means.probes.discard(task)
         if isinstance(attempt.outcome, Reply):
-            attempt.call.succeeded(None)
-        elif attempt.outcome is not None:
-            self._note_failure(attempt, attempt.outcome)
+            attempt.call.succeeded()
+        elif attempt.outcome is not None and _is_fault_of_location(attempt.outcome, attempt):
+            attempt.call.failed()
+        else:
+            attempt.call.cancelled()
+        spent = attempt.spent(self._input_tokens)
+        self._means.ledger.add(self._request.persona, self._request.model, NO_USAGE, spent, replies=0)
 
     def _stop(self, attempt: Attempt) -> None:
         attempt.is_settled = True
+        self._lost.append(attempt)
         attempt.call.cancelled()
         if attempt.task:
             attempt.task.cancel()
@@ -396,12 +411,12 @@ class Race:
         slow as shows."""
         if attempt.kind is not Kind.FIRST:
             return
-        elapsed = time.monotonic() - attempt.started_at
-        first_token = None if attempt.first_text_at is None else attempt.first_text_at - attempt.started_at
+        first_token, elapsed = attempt.first_token_seconds, time.monotonic() - attempt.started_at
         if not isinstance(attempt.outcome, Reply):
             if not attempt.call.is_late:
                 return
-            first_token = first_token or max(elapsed, self._delays.first_token_seconds or 0.0)
+            if first_token is None:
+                first_token = max(elapsed, self._delays.first_token_seconds or 0.0)
             elapsed = max(elapsed, self._delays.reply_seconds or 0.0)
         self._means.latencies.add(
             self._request.model,
@@ -411,40 +426,26 @@ class Race:
 
     def _made(self, winner: Attempt) -> Made:
         assert isinstance(winner.outcome, Reply)  # noqa: S101 - what made it the winner
-        reply = winner.outcome
-        hedges = sum(attempt.kind in (Kind.HEDGE, Kind.PROBE) for attempt in self._attempts)
-        self._means.statistics.hedges_won += winner.kind in (Kind.HEDGE, Kind.PROBE)
-        lost = self._lost(winner)
-        self._means.ledger.add(self._request.persona, self._request.model, reply.usage, lost)
-        first_text_at = winner.first_text_at
+        usage = winner.outcome.usage
+        self._means.statistics.hedges_won += winner.kind.is_extra
+        lost_usage = self._lost_usage(usage.input_tokens)
+        self._means.ledger.add(self._request.persona, self._request.model, usage, lost_usage)
         return Made(
-            reply=reply,
+            reply=winner.outcome,
             attempts=len(self._attempts),
-            hedges=hedges,
-            lost_usage=lost,
-            first_token_seconds=None if first_text_at is None else first_text_at - winner.started_at,
+            hedges=sum(attempt.kind.is_extra for attempt in self._attempts),
+            lost_usage=lost_usage,
+            first_token_seconds=winner.first_token_seconds,
         )
 
-    def _lost(self, winner: Attempt | None) -> Usage:
-        """What the calls that were not used have cost: they read the same prompt, and wrote what they had shown. One
-        that failed before it showed anything cost nothing."""
-        input_tokens = (
-            winner.outcome.usage.input_tokens if winner and isinstance(winner.outcome, Reply) else self._input_tokens
-        )
-        lost = Usage()
-        for attempt in self._attempts:
-            if attempt is not winner and (attempt.texts or not isinstance(attempt.outcome, Exception)):
-                lost += Usage(input_tokens, estimate_tokens("".join(attempt.texts)))
-        return lost
+    def _lost_usage(self, input_tokens: int | None = None) -> Usage:
+        """Of the calls that were not used, but for a probe that goes on: all read the same prompt."""
+        known = self._input_tokens if input_tokens is None else input_tokens
+        return sum((attempt.spent(known) for attempt in self._lost), NO_USAGE)
 
 
-def pause_before_retry(error: IonError, remaining_seconds: float, attempts_made: int, draw: float) -> float | None:
-    """Seconds to wait before another attempt, or None where none would help or fit. `draw` is from 0 to 1.
-
-    Exponential with full jitter, or what the model's service asked for where that is longer.
-    """
-    if not error.retryable:
-        return None
-    ceiling = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempts_made - 1))
-    pause = max(draw * ceiling, error.retry_after_seconds or 0.0)
-    return pause if pause < remaining_seconds else None
+def _is_fault_of_location(error: Exception, attempt: Attempt) -> bool:
+    """Rather than of the request itself, of ION, or of a caller in haste."""
+    if isinstance(error, DeadlineExceeded):
+        return time.monotonic() < attempt.ends_at - LEAST_SECONDS  # the service's own timeout
+    return isinstance(error, IonError) and error.retryable

@@ -55,6 +55,13 @@ class LlmSettings(Settings):
         validation_alias="REDIS_URL",
         description="redis://, rediss:// or redis+cluster://host:port[,host:port]; unset: in-process cache only",
     )
+    cache_wait_seconds: float = Field(
+        0.005,
+        gt=0,
+        le=1,
+        validation_alias="ION_CACHE_WAIT_SECONDS",
+        description="seconds a request waits for Redis before it goes on without; 2 or 3 round trips are enough",
+    )
     cache_ttl_seconds: int = Field(
         1800, ge=1, le=30 * 86400, validation_alias="ION_CACHE_TTL_SECONDS", description="seconds a reply is kept"
     )

@@ -83,7 +83,7 @@ class CutSearch:
             return None
         cut = self._guess()
         if self._fitting:
-            return cut if cut is not None and cut < self._fitting[0] else None
+            return self._before(self._fitting[0], cut)
         return self._last if cut is None or self._counts_left == 1 else cut
 
     def learn(self, cut: int, tokens: int) -> None:
@@ -112,10 +112,14 @@ class CutSearch:
         return len(self._turns) - 1
 
     def _guess(self) -> int | None:
-        cut = plan_cut(self._turns, self._estimates, self._limit / max(self._ratio, 1e-9) - self._system)
-        if cut is None or cut > self._over:
-            return cut
-        return next(index for index in range(self._over + 1, len(self._turns)) if _may_begin(self._turns, index))
+        return plan_cut(self._turns, self._estimates, self._limit / max(self._ratio, 1e-9) - self._system)
+
+    def _before(self, fitting: int, guess: int | None) -> int | None:
+        """A lesser cut to try: the guess, or halfway where the counts have shown that it is none."""
+        if guess is not None and guess > self._over:
+            return guess if guess < fitting else None
+        halfway = range((self._over + fitting + 1) // 2, fitting)
+        return next((index for index in halfway if _may_begin(self._turns, index)), None)
 
     def _widened(self, cut: int, tokens: int) -> int:
         """With the turns before it that fit for sure."""

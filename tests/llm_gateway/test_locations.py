@@ -255,6 +255,13 @@ def close_again(locations: Locations, clock: Clock, *, after_seconds: float) -> 
         probe(locations).succeeded()
 
 
+def test_what_opened_it_does_not_open_it_again(locations: Locations, clock: Clock) -> None:
+    opened(locations, A)
+    close_again(locations, clock, after_seconds=1)
+    fail(locations, A)
+    assert locations.state(A) is BreakerState.CLOSED
+
+
 def test_a_relapse_is_open_for_longer_than_the_first_time(locations: Locations, clock: Clock) -> None:
     opened(locations, A)
     close_again(locations, clock, after_seconds=1)
@@ -336,7 +343,9 @@ def test_where_none_is_usable_calls_are_the_probes(locations: Locations, clock: 
 
 def test_good_answers_of_any_call_close_it_where_none_is_usable(locations: Locations) -> None:
     opened(locations, *NAMES)
-    succeed(locations, A, 3)
+    succeed(locations, A, 2)
+    assert locations.state(A) is BreakerState.HALF_OPEN
+    succeed(locations, A)
     assert locations.state(A) is BreakerState.CLOSED
 
 
@@ -354,10 +363,12 @@ def test_an_opening_tells_the_watchers_once(locations: Locations, clock: Clock) 
 
     def watcher() -> None:
         states.append(locations.state(A))
-        locations.watchers.discard(watcher)
-        locations.watchers.add(watcher)
+        locations.watchers.discard(leaving)
 
-    locations.watchers.add(watcher)
+    def leaving() -> None:
+        """A race that ends as it is told."""
+
+    locations.watchers.update({watcher, leaving})
     opened(locations, A)
     assert states == [BreakerState.OPEN]
     clock.at += 1

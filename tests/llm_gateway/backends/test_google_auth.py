@@ -15,9 +15,10 @@ from chassis.errors import DeadlineExceeded
 from llm_gateway.backends.google_auth import Authorization
 from llm_gateway.backends.vertex import VertexBackend
 from llm_gateway.backends.vertex_channels import ConnectionPool
+from llm_gateway.catalogue import Catalogue
 from llm_gateway.generation import ModelCredentials, ModelUnavailable
 from tests.fake_vertex import UPSTREAM_TEXT, FakeVertex
-from tests.llm_gateway.backends.vertex_calls import LOCATION, MODEL, ask
+from tests.llm_gateway.backends.vertex_calls import LOCATION, MODEL, ask, open_stream
 
 
 class TokenServer(http.server.ThreadingHTTPServer):
@@ -87,8 +88,13 @@ def credentials(account: dict[str, str]) -> service_account.Credentials:
 @pytest.fixture
 async def signed_in(vertex: FakeVertex, credentials: service_account.Credentials) -> AsyncIterator[VertexBackend]:
     pools = {LOCATION: ConnectionPool(lambda: grpc.aio.insecure_channel(vertex.endpoint))}
-    authorization = Authorization(credentials)
-    backend = VertexBackend(project="my-project", model=MODEL, pools=pools, authorization=authorization)
+    backend = VertexBackend(
+        project="my-project",
+        model=MODEL,
+        pools=pools,
+        authorization=Authorization(credentials),
+        catalogue=Catalogue.load(),
+    )
     yield backend
     await backend.close()
 

@@ -1,4 +1,5 @@
 import json
+from datetime import date
 
 import pytest
 from google.protobuf import json_format
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_gateway.backends.vertex_messages import GenerateContentResponse, ReplyReader, labels_of
+from llm_gateway.catalogue import Catalogue
 from llm_gateway.generation import (
     FinishReason,
     GenerationRequest,
@@ -18,7 +20,7 @@ from llm_gateway.generation import (
     Usage,
 )
 from tests.fake_vertex import FinishReason as VertexFinishReason
-from tests.llm_gateway.backends.vertex_calls import LOCATION, MODEL, PROMPT, RESOURCE, ask
+from tests.llm_gateway.backends.vertex_calls import LOCATION, MODEL, PROMPT, RESOURCE, ask, connect
 
 
 @pytest.mark.parametrize(("named", "model"), [("gemini-3.5-flash-001", "gemini-3.5-flash-001"), ("", MODEL)])
@@ -75,22 +77,44 @@ async def test_a_schema_makes_the_reply_json(vertex, backend):
     assert json_format.MessageToDict(config.response_json_schema) == schema
 
 
+CATALOGUE = Catalogue(
+    {
+        "facts": {"date": date(2026, 1, 1), "sources": ["a test"]},
+        "prices": {"date": date(2026, 1, 1), "sources": ["a test"]},
+        "models": {
+            "minimal": {"thinking": {"level": "minimal"}},
+            "low": {"thinking": {"level": "low"}},
+            "budget": {"thinking": {"budget": 0}},
+            "untold": {},
+        },
+    }
+)
+
+
 @pytest.mark.parametrize(
     ("model", "sent"),
     [
-        ("gemini-3.5-flash", {"thinkingLevel": "MINIMAL"}),
-        ("gemini-10-flash", {"thinkingLevel": "MINIMAL"}),
-        ("gemini-2.5-flash", {"thinkingBudget": 0}),
-        ("gemini-2.0-flash", None),
-        ("gemma-4", None),
+        ("minimal", {"thinkingLevel": "MINIMAL"}),
+        ("low", {"thinkingLevel": "LOW"}),
+        ("budget", {"thinkingBudget": 0}),
+        ("untold", None),
+        ("unknown", None),
     ],
 )
-async def test_minimal_thinking_is_asked_for_in_the_words_of_the_model(vertex, backend, model, sent):
+async def test_minimal_thinking_is_asked_for_in_the_words_of_the_model(vertex, model, sent):
+    backend = await connect({LOCATION: vertex.endpoint}, catalogue=CATALOGUE)
     await ask(backend, GenerationRequest(model, PROMPT, Parameters(temperature=0.0, minimal_thinking=True)))
     await ask(backend, GenerationRequest(model, PROMPT, Parameters(temperature=0.0)))
+    await backend.close()
     told, untold = (json_format.MessageToDict(call.request.generation_config) for call in vertex.calls)
     assert told.get("thinkingConfig") == sent
     assert "thinkingConfig" not in untold
+
+
+async def test_the_shipped_catalogue_is_asked_unless_another_is_given(vertex, backend):
+    await ask(backend, GenerationRequest(MODEL, PROMPT, Parameters(minimal_thinking=True)))
+    config = vertex.calls[0].request.generation_config.thinking_config
+    assert json_format.MessageToDict(config) == {"thinkingLevel": Catalogue.load().thinking_of(MODEL).level.upper()}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 
 from llm_gateway.backends import Backend
 from llm_gateway.backends.vertex import VertexBackend
+from llm_gateway.catalogue import Catalogue
 from llm_gateway.generation import GenerationRequest, Prompt, Reply, Role, Turn
 
 MODEL = "gemini-3.5-flash"
@@ -17,9 +18,14 @@ PROMPT = Prompt(
 REQUEST = GenerationRequest(MODEL, PROMPT, persona="Lua")
 
 
-async def connect(endpoints: dict[str, str]) -> VertexBackend:
+async def connect(endpoints: dict[str, str], *, catalogue: Catalogue | None = None) -> VertexBackend:
     return await VertexBackend.connect(
-        project="my-project", model=MODEL, locations=tuple(endpoints), endpoints=endpoints, insecure=True
+        project="my-project",
+        model=MODEL,
+        locations=tuple(endpoints),
+        endpoints=endpoints,
+        insecure=True,
+        catalogue=catalogue,
     )
 
 
