@@ -66,6 +66,7 @@ async def open_llm_gateway(settings: LlmSettings, health: health_service.aio.Hea
     try:
         yield Hosted(NAME, lambda server: llm_pb2_grpc.add_LlmGatewayServiceServicer_to_server(servicer, server))
     finally:
+        await completion.close()
         await cache.close()
         await calls.close()
 

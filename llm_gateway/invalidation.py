@@ -22,7 +22,6 @@ KEEP_SECONDS: Final = (
     86_400.0  # at least: replicas of an earlier release may have kept replies for longer than this one
 )
 _KEY: Final = "ion:v2:invalidations"
-_READ: Final = "return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')"
 # The oldest that are too many become one that covers all: too much is forgotten rather than too little.
 _ADD: Final = """
 redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[1])
@@ -72,7 +71,7 @@ class Invalidations:
         self._unix_now = unix_now
         self._times: dict[Tags, float] = {}
         self._last_read: Any = None
-        store.watch("EVAL", _READ, 1, _KEY, on_answer=self._merge)
+        store.watch("ZRANGE", _KEY, 0, -1, "WITHSCORES", on_answer=self._merge)
 
     def __len__(self) -> int:
         return len(self._times)

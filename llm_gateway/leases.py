@@ -68,7 +68,7 @@ if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 if ARGV[4] ~= '0' then redis.call('SET', KEYS[4], string.sub(ARGV[2], 2), 'PX', ARGV[4]) end
 redis.call('RPUSH', KEYS[3], ARGV[2])
 redis.call('PEXPIRE', KEYS[3], ARGV[3])
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+redis.call('DEL', KEYS[1])
 return 1
 """
 _RELEASE: Final = """
@@ -251,7 +251,7 @@ class Followed:
                 return self._take(entries, is_led=bool(is_led))
             case _:
                 self._late_polls += 1
-                self._is_over = self._late_polls >= MOST_LATE_POLLS or not self._store.connected
+                self._is_over = self._late_polls >= MOST_LATE_POLLS
                 return ""
 
     def _take(self, entries: list[bytes], *, is_led: bool) -> str:

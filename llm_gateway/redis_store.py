@@ -47,9 +47,6 @@ class Store(Protocol):
     def enabled(self) -> bool: ...
 
     @property
-    def connected(self) -> bool: ...
-
-    @property
     def late(self) -> int:
         """Answers that were not waited for any longer, since the start."""
         ...
@@ -74,7 +71,6 @@ class NoStore:
     """No store: nothing is shared."""
 
     enabled = False
-    connected = False
     late = 0
 
     def send(self, *command: Any) -> asyncio.Future[Any]:

@@ -73,7 +73,7 @@ class CutSearch:
         self._ratio = 1.0
         self._counts_left = MAX_COUNTS
         self._over = -1  # the greatest cut that is known not to fit
-        self._fitting: tuple[int, int] | None = None  # the least cut that is known to fit, and its tokens
+        self._fitting: int | None = None  # the least cut that is known to fit
 
     def next_cut(self) -> int | None:
         """None where another count would not help."""
@@ -82,8 +82,8 @@ class CutSearch:
         if self._counts_left == 0:
             return None
         cut = self._guess()
-        if self._fitting:
-            return self._before(self._fitting[0], cut)
+        if self._fitting is not None:
+            return self._before(self._fitting, cut)
         return self._last if cut is None or self._counts_left == 1 else cut
 
     def learn(self, cut: int, tokens: int) -> None:
@@ -91,7 +91,7 @@ class CutSearch:
         self._counts_left -= 1
         self._ratio = tokens / max(1, self._system + sum(self._estimates[cut:]))
         if tokens <= self._limit:
-            self._fitting = (cut, tokens)
+            self._fitting = cut
         elif cut == self._last:
             raise PromptTooLarge(tokens, self._limit)
         else:
@@ -99,8 +99,8 @@ class CutSearch:
 
     def decide(self) -> int:
         """Raises PromptTooLarge, by the estimate, where nothing could be counted and the last turn alone has more."""
-        if self._fitting:
-            return self._widened(*self._fitting)
+        if self._fitting is not None:
+            return self._fitting
         cut = self._guess()
         if cut is None:
             tokens = round(self._ratio * (self._system + self._estimates[self._last]))
@@ -120,16 +120,6 @@ class CutSearch:
             return guess if guess < fitting else None
         halfway = range((self._over + fitting + 1) // 2, fitting)
         return next((index for index in halfway if _may_begin(self._turns, index)), None)
-
-    def _widened(self, cut: int, tokens: int) -> int:
-        """With the turns before it that fit for sure."""
-        for index in reversed(range(self._over + 1, cut)):
-            tokens += _most_tokens(self._turns[index].text)
-            if tokens > self._limit:
-                break
-            if _may_begin(self._turns, index):
-                cut = index
-        return cut
 
 
 class TokenCounter:

@@ -37,6 +37,8 @@ MAX_CHARACTERS_TOGETHER: Final = 4000
 # Reasons that a reply may break off for besides its own: the call as a whole had to end.
 _ENDS_OF_A_CALL: Final = (Reason.REASON_DEADLINE_EXCEEDED, Reason.REASON_CANCELLED)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# The caller is to come again, which an apology would not say, and which costs less than an answer.
+_NO_APOLOGY: Final = frozenset({Reason.REASON_OVERLOADED})
 _log = logging.getLogger(__name__)
 
 
@@ -88,6 +90,8 @@ class PersonaRouterServicer(router_pb2_grpc.PersonaRouterServiceServicer):
         try:
             reply = await self._llm.generate(turn.asked, deadline.less_margin())
         except IonError as error:
+            if error.reason in _NO_APOLOGY:
+                raise
             _log.warning("fallback reply", extra={"reason": error.reason_name, "persona": turn.routing.persona})
             response = translation.apology(turn.routing, turn.reading, turn.personas, error)
         else:
@@ -114,6 +118,8 @@ class PersonaRouterServicer(router_pb2_grpc.PersonaRouterServiceServicer):
                     else:
                         done.generation.CopyFrom(piece)
         except IonError as error:
+            if not begun and error.reason in _NO_APOLOGY:
+                raise
             what = "interrupted reply" if begun else "fallback reply"
             _log.warning(what, extra={"reason": error.reason_name, "persona": turn.routing.persona})
             if begun and error.reason not in _ENDS_OF_A_CALL:

@@ -50,26 +50,20 @@ async def _say_as_it_comes(router: Router, request: router_pb2.ChatStreamRequest
             async for event in events:
                 if event.HasField("routed"):
                     choice = event.routed
-                    _who(choice.routing, symbols)
+                    show.who(choice.routing, symbols)
                 elif event.HasField("done"):
                     done = event.done
                 else:
                     in_text = True
-                    show.out.out(event.text, end="", highlight=False)
+                    show.piece(event.text)
     finally:
         if in_text:
             show.out.print()
     routing = done.routing if done.fallback else choice.routing
     if done.fallback:
-        _who(routing, symbols)
-    show._why(routing, choice.analysis)
+        show.who(routing, symbols)
+    show.why(routing, choice.analysis)
     return "" if done.fallback else routing.persona
-
-
-def _who(routing: router_pb2.Routing, symbols: dict[str, str]) -> None:
-    symbol = symbols.get(routing.persona, "")
-    who, why = f"{symbol} {routing.persona}", f"{routing.resonance_key}  {routing.confidence:.2f}"
-    show.out.print(f"[bold]{who}[/bold]  [dim]{why}[/dim]")
 
 
 async def _symbols(router: Router) -> dict[str, str]:

@@ -32,11 +32,19 @@ def chat(response: router_pb2.ChatResponse, symbols: dict[str, str], *, as_json:
     if as_json:
         as_json_line(translation.chat_response(response))
         return
-    routing = response.routing
+    who(response.routing, symbols)
+    out.print(escape(response.content), soft_wrap=True)
+    why(response.routing, response.analysis)
+
+
+def who(routing: router_pb2.Routing, symbols: dict[str, str]) -> None:
     symbol = symbols.get(routing.persona, "")
     out.print(f"[bold]{symbol} {routing.persona}[/bold]  [dim]{routing.resonance_key}  {routing.confidence:.2f}[/dim]")
-    out.print(escape(response.content), soft_wrap=True)
-    _why(routing, response.analysis)
+
+
+def piece(text: str) -> None:
+    """A part of a reply, as it is; the line stays open."""
+    out.out(text, end="", highlight=False)
 
 
 def route(response: router_pb2.RouteResponse, *, as_json: bool) -> None:
@@ -45,10 +53,10 @@ def route(response: router_pb2.RouteResponse, *, as_json: bool) -> None:
         return
     routing = response.routing
     out.print(f"[bold]{routing.persona}[/bold]  [dim]{routing.resonance_key}  {routing.confidence:.2f}[/dim]")
-    _why(routing, response.analysis)
+    why(routing, response.analysis)
 
 
-def _why(routing: router_pb2.Routing, analysis: router_pb2.Analysis) -> None:
+def why(routing: router_pb2.Routing, analysis: router_pb2.Analysis) -> None:
     for score in sorted(routing.scores, key=lambda item: -item.score):
         bar = "█" * round(score.score * 20)
         out.print(f"  [dim]{score.persona:<6}[/dim] [cyan]{bar:<20}[/cyan] {score.score:.2f}")

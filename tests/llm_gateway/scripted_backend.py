@@ -42,10 +42,12 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: complaints.append(context))
     before = asyncio.all_tasks()
+    gc.freeze()  # so that only what the test made is looked through
     yield
     this = asyncio.current_task()
     await until(lambda: asyncio.all_tasks() <= before | {this})
     gc.collect()
+    gc.unfreeze()
     assert complaints == []
 
 
@@ -104,8 +106,8 @@ class ScriptedBackend:
     """Answers with the outcomes in order, then with `reply()`. While held, calls wait within their timeout: before
     anything (`hold`), or, of a stream, after its first piece (`rest.hold`).
 
-    A stream brings its reply's text word by word; an outcome that is an exception comes before the first piece, or after
-    it where `fail_after_first_piece` is set.
+    A stream brings its reply's text word by word; an outcome that is an exception comes before the first piece, or
+    after it where `fail_after_first_piece` is set.
     """
 
     default_model = "model-a"

@@ -265,6 +265,7 @@ async def test_a_value_of_another_type_is_written_over(replica, redis):
     await redis.lpush(KEY, "item")
     cache = await replica()
     lease = await enter(cache)
+    assert isinstance(lease, Lease)
     await cache.put(KEY, REQUEST, reply(), made_at=cache._unix_now(), lease=lease)
     assert await enter(await replica()) == Found(reply())
 

@@ -646,6 +646,7 @@ async def test_a_call_in_time_is_not_moved(new):
 def probing(new, *locations, **options) -> Track:
     """The breaker of "a" is open, and a probe is due."""
     track = new(*locations, **options)
+    track.means.hedge_budget = RatioBudget(floor=10)
     track.locations.open("a")
     track.at += 10
     return track

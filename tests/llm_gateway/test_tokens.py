@@ -190,15 +190,6 @@ def test_search_corrects_a_guess_that_the_tokens_belie():
     assert counts <= MAX_COUNTS
 
 
-def test_turns_that_fit_for_sure_are_kept_without_a_count():
-    """The last turn looks much longer than it is, so that it alone was found to fit."""
-    prompt = prompt_of(*["x" * 8] * 40, "x" * 400)
-    truth = [8] * 40 + [1]
-    cut, _ = searched(prompt, 100, lambda at: 3 + sum(truth[at:]))
-    assert cut == 30
-    assert 3 + sum(truth[cut:]) <= 100
-
-
 def test_the_last_count_is_of_the_last_turn_where_no_guess_has_fitted():
     lengths, truth = (400, 400, 40, 400, 40, 400), [0, 0, 0, 50, 0, 231]
     prompt = Prompt("", tuple(Turn(USER, "x" * length) for length in lengths))
@@ -210,15 +201,23 @@ def test_search_takes_back_what_a_guess_has_left_out_too_many():
     """The newer turns have far fewer tokens than they look like."""
     prompt = prompt_of(*["x" * 40] * 41)
     truth = [40] * 20 + [10] * 21
-    guesses = []
+    assert searched(prompt, 200, lambda at: 3 + sum(truth[at:])) == (22, 3)
 
-    def tokens(at: int) -> int:
-        guesses.append(at)
-        return 3 + sum(truth[at:])
 
-    cut, _ = searched(prompt, 450, tokens)
-    assert cut < guesses[1]
-    assert 3 + sum(truth[cut:]) <= 450
+def test_search_halves_where_the_estimate_is_of_no_use():
+    """By the newer turns, all would fit; by all, hardly any."""
+    prompt = prompt_of(*["x" * 40] * 401)
+    truth = [40] * 200 + [1] * 201
+    cut, counts = searched(prompt, 1000, lambda at: 3 + sum(truth[at:]))
+    assert 176 < cut <= 206
+    assert counts == MAX_COUNTS
+
+
+def test_search_ends_with_a_last_turn_that_does_not_fit():
+    asked = []
+    with pytest.raises(PromptTooLarge):
+        searched(prompt_of(*["x" * 400] * 5), 202, lambda at: asked.append(at) or 701)
+    assert asked == [0, 4]
 
 
 # Fitting a prompt

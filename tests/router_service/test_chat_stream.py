@@ -106,7 +106,10 @@ async def test_the_model_is_asked_the_same_as_for_an_answer_at_once(either_route
     assert streamed.persona == "Riri"
 
 
-@pytest.mark.parametrize("reason", [reason for reason in RULES if reason != Reason.REASON_CANCELLED])
+NO_APOLOGY = (Reason.REASON_CANCELLED, Reason.REASON_OVERLOADED)
+
+
+@pytest.mark.parametrize("reason", [reason for reason in RULES if reason not in NO_APOLOGY])
 async def test_a_failure_before_the_first_text_is_the_apology_of_an_answer_at_once(either_router, llm, reason):
     llm.reason, llm.script = reason, [reason]
     chat = await either_router.Chat(router_pb2.ChatRequest(message=FRUSTRATED))
@@ -120,6 +123,13 @@ async def test_a_failure_before_the_first_text_is_the_apology_of_an_answer_at_on
     assert done.routing.persona == "Nana"
     assert done.timings.llm_micros > 0
     assert not done.HasField("generation")
+
+
+async def test_too_much_work_is_no_apology_but_an_error_to_come_again(either_router, llm):
+    llm.script = [Reason.REASON_OVERLOADED]
+    call = open_stream(either_router)
+    await read(call, "routed")
+    assert reason_of(await failure(call)) == Reason.REASON_OVERLOADED
 
 
 @pytest.mark.parametrize("reason", RULES)

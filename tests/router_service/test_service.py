@@ -54,7 +54,10 @@ async def test_answer_carries_reading_choice_reply_and_timings(router, llm):
     assert llm.requests[0].language == "ko"
 
 
-@pytest.mark.parametrize("reason", [reason for reason in RULES if RULES[reason].code is not grpc.StatusCode.CANCELLED])
+NO_APOLOGY = (Reason.REASON_CANCELLED, Reason.REASON_OVERLOADED)
+
+
+@pytest.mark.parametrize("reason", [reason for reason in RULES if reason not in NO_APOLOGY])
 async def test_whatever_fails_below_is_an_apology_beside_the_scores(router, llm, reason):
     llm.reason = reason
     answer = await chat(router)
@@ -65,6 +68,15 @@ async def test_whatever_fails_below_is_an_apology_beside_the_scores(router, llm,
     assert answer.routing.reasoning.endswith("지만 모델이 답하지 못했어요.")
     assert (answer.failure.reason, answer.failure.retryable) == (reason, RULES[reason].retryable)
     assert not answer.HasField("generation")
+
+
+async def test_too_much_work_is_no_apology_but_an_error_to_come_again(router, llm):
+    llm.reason = Reason.REASON_OVERLOADED
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await chat(router)
+    error = from_rpc(raised.value, unreachable=Reason.REASON_UNSPECIFIED)
+    assert (error.reason_name, raised.value.code()) == ("OVERLOADED", grpc.StatusCode.RESOURCE_EXHAUSTED)
+    assert error.retry_after_seconds
 
 
 async def test_apology_is_in_the_language_of_the_message(router, llm):

@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_gateway.backends import Backend
@@ -31,6 +31,7 @@ async def stream_of(request: GenerationRequest) -> list[str | Reply]:
     return [event async for event in backend.stream(request, location=backend.locations[0], timeout_seconds=1.0)]
 
 
+@settings(deadline=None)
 @given(
     message=st.text(min_size=1, max_size=300),
     persona=st.sampled_from([*VOICES, "Somebody", ""]),
@@ -47,6 +48,7 @@ async def test_any_request_gets_one_marked_reply_again_and_again(message, person
     assert first.usage.output_tokens == estimate_tokens(first.text) < 200
 
 
+@settings(deadline=None)
 @given(message=st.text(min_size=1, max_size=300), persona=st.sampled_from([*VOICES, ""]), language=LANGUAGES)
 async def test_a_stream_is_the_reply_in_runs_of_a_few_words(message, persona, language):
     request = request_of(message, persona=persona, language=language)

@@ -117,40 +117,43 @@ async def test_more_calls_are_under_way_than_one_connection_takes():
     await server.stop()
 
 
-SETTINGS, HEADERS, RST_STREAM = 4, 1, 3
-ACK, REFUSED_STREAM = 1, 7
+HEADERS, SETTINGS, GOAWAY = 1, 4, 7
+ACK = 1
 
 
 @asynccontextmanager
-async def refusing_server(on_call: Callable[[], None]) -> AsyncIterator[str]:
-    """Speaks HTTP/2 as far as to refuse each stream: by its rules one that is refused may be sent again unseen."""
+async def leaving_server(on_call: Callable[[], None]) -> AsyncIterator[str]:
+    """Speaks HTTP/2 as far as to go away at each call, which it says it has not taken. By the rules of HTTP/2 such a
+    call may be sent again, and gRPC would."""
 
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
         writer.write(_frame(SETTINGS))
         while header := await reader.read(9):
             await reader.readexactly(int.from_bytes(header[:3], "big"))
-            kind, flags, stream_id = header[3], header[4], header[5:]
+            kind, flags = header[3], header[4]
             if kind == SETTINGS and not flags & ACK:
                 writer.write(_frame(SETTINGS, flags=ACK))
             if kind == HEADERS:
                 on_call()
-                writer.write(_frame(RST_STREAM, stream_id=stream_id, payload=REFUSED_STREAM.to_bytes(4, "big")))
+                last_stream_taken, no_error = bytes(4), bytes(4)
+                writer.write(_frame(GOAWAY, payload=last_stream_taken + no_error))
+                break
         writer.close()
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    async with server:
+    async with await asyncio.start_server(leave, "127.0.0.1", 0) as server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-def _frame(kind: int, *, flags: int = 0, stream_id: bytes = bytes(4), payload: bytes = b"") -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream_id + payload
+def _frame(kind: int, *, flags: int = 0, payload: bytes = b"") -> bytes:
+    whole_connection = bytes(4)
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + whole_connection + payload
 
 
 @pytest.mark.parametrize("call", [ask, stream])
-async def test_an_attempt_is_one_call_even_where_its_stream_is_refused(call):
+async def test_an_attempt_is_one_call_even_where_the_server_has_not_taken_it(call):
     calls: list[None] = []
-    async with refusing_server(lambda: calls.append(None)) as endpoint:
+    async with leaving_server(lambda: calls.append(None)) as endpoint:
         backend = await connect({LOCATION: endpoint})
         with pytest.raises(ModelUnavailable):
             await call(backend)

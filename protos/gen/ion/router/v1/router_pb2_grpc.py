@@ -89,7 +89,8 @@ class PersonaRouterServiceServicer:
 
     def Chat(self, request, context):
         """Routes a message and answers as the chosen persona. When the model cannot answer in time, the answer is an
-        apology with `fallback` set, and the call succeeds.
+        apology with `fallback` set, and the call succeeds. When there is more work than is taken on, it fails with
+        OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

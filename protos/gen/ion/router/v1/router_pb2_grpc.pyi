@@ -26,7 +26,8 @@ class PersonaRouterServiceStub:
     """
     Chat: _aio.UnaryUnaryMultiCallable[_router_pb2.ChatRequest, _router_pb2.ChatResponse]
     """Routes a message and answers as the chosen persona. When the model cannot answer in time, the answer is an
-    apology with `fallback` set, and the call succeeds.
+    apology with `fallback` set, and the call succeeds. When there is more work than is taken on, it fails with
+    OVERLOADED.
     """
     ChatStream: _aio.UnaryStreamMultiCallable[_router_pb2.ChatStreamRequest, _router_pb2.ChatStreamResponse]
     """The same, with the text as it comes: first `routed`, then texts, then exactly one `done`, which ends the stream. When
@@ -68,7 +69,8 @@ class PersonaRouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_router_pb2.ChatRequest, _abc.Awaitable[_router_pb2.ChatResponse]],
     ) -> _abc.Awaitable[_router_pb2.ChatResponse]:
         """Routes a message and answers as the chosen persona. When the model cannot answer in time, the answer is an
-        apology with `fallback` set, and the call succeeds.
+        apology with `fallback` set, and the call succeeds. When there is more work than is taken on, it fails with
+        OVERLOADED.
         """
 
     @_abc_1.abstractmethod
