@@ -11,7 +11,7 @@ UV := UV_NO_CONFIG=1 $(BIN)/uv --quiet
 LOCK := $(BIN)/uv --quiet pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
-.PHONY: help setup lock proto proto-check proto-release fmt lint test check run bench train card clean
+.PHONY: help setup lock proto proto-check proto-release fmt lint test check run bench bench-tail train card clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -79,6 +79,9 @@ run: $(READY) ## Run ION on 127.0.0.1:8080 with embedded defaults
 
 bench: $(READY) ## Measure ION beside an empty chain; results go to bench/results
 	@$(BIN)/python -m bench
+
+bench-tail: $(READY) ## Measure the tail of latency, before and after, with outages and overload; results go to bench/results
+	@$(BIN)/python -m bench.tail
 
 clean: ## Remove the virtual environment and caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

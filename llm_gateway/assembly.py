@@ -77,6 +77,9 @@ async def _open_backend(settings: LlmSettings, catalogue: Catalogue) -> Backend:
     retired = catalogue.retirement(settings.model)
     if retired:
         stop(f"ION_VERTEX_MODEL={settings.model!r}: {retired}")
+    misplaced = None if settings.insecure else catalogue.misplacement(settings.model, settings.locations)
+    if misplaced:
+        stop(f"ION_VERTEX_LOCATIONS={','.join(settings.locations)!r}: {misplaced}")
     # Imported where it is used: most of a second, and 100 MB.
     from llm_gateway.backends.vertex import VertexBackend
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from importlib import resources
@@ -60,6 +60,7 @@ class Model(_Part):
     input_limit: Tokens | None = None
     output_limit: Tokens | None = None
     thinking: Thinking | None = None
+    locations: list[str] | None = None
     retires: date | None = None
     retires_not_before: date | None = None
     replacement: str | None = None
@@ -124,6 +125,13 @@ class Catalogue:
         if model is None or not model.retired(self._today()):
             return None
         return f"was retired on {model.retires}: use {model.replacement}"
+
+    def misplacement(self, model_id: str, locations: Sequence[str]) -> str | None:
+        """One line for whoever asks for a model where it is not served; None for all others."""
+        model = self.model(model_id)
+        if model is None or model.locations is None or set(locations) <= set(model.locations):
+            return None
+        return f"{model_id} is served at {', '.join(model.locations)} only"
 
     def check_usable(self, model_id: str) -> None:
         """Raises ModelRetired."""

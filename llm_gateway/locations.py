@@ -1,140 +1,18 @@
-"""Where calls go: each location's circuit breaker, and the choice among those that are well."""
+"""Where calls go: the choice among the locations that are well, and how each call ends."""
 
 from __future__ import annotations
 
 import math
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from enum import IntEnum, StrEnum
 from typing import Final, Literal
 
-RING: Final = 20
-RING_SECONDS: Final = 30.0
-LEAST_OUTCOMES: Final = 10
-FAILED_SHARE: Final = 0.25
-# A tenth of the calls to a healthy location are late, since the delay is made so: that half of 20 are has a chance of
-# 7e-6. Half of 10 would be late once in 600 times, hence a number and not a share.
-MOST_LATE: Final = RING // 2
-OPEN_SECONDS: Final = 1.0
-LONGEST_OPEN_SECONDS: Final = 30.0
-SUCCESSES_TO_CLOSE: Final = 3
+from llm_gateway.breaker import OPEN_SECONDS, Breaker, BreakerState, Outcome, Verdict
+
 _EWMA_WEIGHT: Final = 0.1
 # What is not called is not measured: its estimate fades, so that it looks better until it is tried again.
 _FADE_SECONDS: Final = 30.0
-
-
-class BreakerState(StrEnum):
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-
-
-class _Verdict(IntEnum):
-    """Of a call, worst last."""
-
-    SUCCEEDED = 0
-    LATE = 1
-    FAILED = 2
-
-
-class _Outcome:
-    """Of one call to a location; a late one becomes worse when it fails."""
-
-    __slots__ = ("at", "verdict")
-
-    def __init__(self, at: float, verdict: _Verdict) -> None:
-        self.at = at
-        self.verdict = verdict
-
-
-class Breaker:
-    """One location's circuit breaker.
-
-    Opens where at least 10 of the last 20 outcomes, of at most 30 s, are known and a quarter of them failed, or where
-    10 failed or were late. It is open for 1 s, for twice as long each time that it opens again before it has been
-    closed for 30 s, for 30 s at most, each with jitter. Then one probe at a time is due: 3 successes in a row close
-    it, a failure or a late answer opens it again.
-    """
-
-    def __init__(self, *, now: Callable[[], float], draw: Callable[[], float]) -> None:
-        self._now = now
-        self._draw = draw
-        self._ring: deque[_Outcome] = deque(maxlen=RING)
-        self._successes = 0
-        self._open_seconds = 0.0
-        self._closed_at = -math.inf
-        self.state = BreakerState.CLOSED
-        self.openings = 0
-        self.retry_at = -math.inf  # when the next probe is due
-        self.probe: Call | None = None  # the one under way
-
-    def is_probe_due(self) -> bool:
-        return self.state is not BreakerState.CLOSED and self.probe is None and self.retry_at <= self._now()
-
-    def start_probe(self, call: Call) -> None:
-        self.state = BreakerState.HALF_OPEN
-        self.probe = call
-        self._pause(self._open_seconds)  # others come first until it is known how the probe ends
-
-    def remember(self, outcome: _Outcome) -> None:
-        if self.state is BreakerState.CLOSED:
-            self._ring.append(outcome)
-
-    def succeeded(self, call: Call) -> None:
-        if self.state is BreakerState.CLOSED:
-            return
-        if self.probe is call:
-            self.probe = None
-        self.state = BreakerState.HALF_OPEN
-        self.retry_at = self._now()
-        self._successes += 1
-        if self._successes >= SUCCESSES_TO_CLOSE:
-            self._close()
-
-    def opens(self, *, for_late: bool) -> bool:
-        """Whether it has just opened, now that an outcome was bad. `for_late`: late calls are a reason."""
-        opens = self.state is BreakerState.HALF_OPEN or (
-            self.state is BreakerState.CLOSED and self._has_reason(for_late=for_late)
-        )
-        if opens:
-            self._open()
-        return opens
-
-    def cancel_probe(self) -> None:
-        """Nothing was learned: open again, though not for long."""
-        self.probe = None
-        self.state = BreakerState.OPEN
-        self._pause(OPEN_SECONDS)
-
-    def _has_reason(self, *, for_late: bool) -> bool:
-        oldest_at = self._now() - RING_SECONDS
-        while self._ring and self._ring[0].at < oldest_at:
-            self._ring.popleft()
-        verdicts = [outcome.verdict for outcome in self._ring]
-        failed = verdicts.count(_Verdict.FAILED)
-        if len(verdicts) >= LEAST_OUTCOMES and failed >= FAILED_SHARE * len(verdicts):
-            return True
-        return for_late and failed + verdicts.count(_Verdict.LATE) >= MOST_LATE
-
-    def _open(self) -> None:
-        is_relapse = self.state is BreakerState.HALF_OPEN or self._now() - self._closed_at < LONGEST_OPEN_SECONDS
-        self._open_seconds = min(2 * self._open_seconds, LONGEST_OPEN_SECONDS) if is_relapse else OPEN_SECONDS
-        self.state = BreakerState.OPEN
-        self.openings += 1
-        self.probe = None
-        self._successes = 0
-        self._ring.clear()
-        self._pause(self._open_seconds)
-
-    def _close(self) -> None:
-        self.state = BreakerState.CLOSED
-        self.probe = None
-        self._closed_at = self._now()
-
-    def _pause(self, seconds: float) -> None:
-        self.retry_at = self._now() + seconds * (0.5 + 0.5 * self._draw())
 
 
 class Call:
@@ -151,7 +29,7 @@ class Call:
         self._locations = locations
         self._at = at
         self._openings = at.breaker.openings
-        self._outcome: _Outcome | None = None
+        self._outcome: Outcome | None = None
         self._is_over = False
         self.is_probe = is_probe
 
@@ -171,14 +49,14 @@ class Call:
     def late(self) -> None:
         """It has not answered by its hedge delay, and goes on."""
         if not self._is_over:
-            self._count(_Verdict.LATE)
+            self._count(Verdict.LATE)
 
     def succeeded(self, latency_seconds: float | None = None) -> None:
         """`latency_seconds` of the whole reply; None: not to be learned from."""
         if self._end():
             self._at.learn(latency_seconds, self._locations.now())
             if self._outcome is None:
-                self._count(_Verdict.SUCCEEDED)
+                self._count(Verdict.SUCCEEDED)
 
     def failed(self, *, retry_after_seconds: float | None = None) -> None:
         """`retry_after_seconds` is how long the location asked not to be called. Where that is as long as its breaker
@@ -188,7 +66,7 @@ class Call:
         self._at.forbid(retry_after_seconds or 0.0, self._locations.now())
         is_excused = (retry_after_seconds or 0.0) >= OPEN_SECONDS and self._at.breaker.state is BreakerState.CLOSED
         if not is_excused:
-            self._count(_Verdict.FAILED)
+            self._count(Verdict.FAILED)
 
     def cancelled(self) -> None:
         """It ended without a verdict: its caller is gone, or another call has answered."""
@@ -206,15 +84,15 @@ class Call:
         self._at.running -= 1
         return True
 
-    def _count(self, verdict: _Verdict) -> None:
-        known, self._outcome = self._outcome, self._outcome or _Outcome(self._locations.now(), verdict)
+    def _count(self, verdict: Verdict) -> None:
+        known, self._outcome = self._outcome, self._outcome or Outcome(self._locations.now(), verdict)
         if self._is_outdated:
             return
         breaker = self._at.breaker
         if known is None:
             breaker.remember(self._outcome)
         self._outcome.verdict = verdict
-        if verdict is _Verdict.SUCCEEDED:
+        if verdict is Verdict.SUCCEEDED:
             breaker.succeeded(self)
         elif breaker.opens(for_late=self._locations.alternative(avoid=(self.location,)) is not None):
             self._locations.notify()

@@ -7,6 +7,7 @@ of its traffic, so that an outage does not multiply load.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from chassis.deadline import Deadline
@@ -43,10 +44,19 @@ class ModelCalls:
                     model, prompt, location=location, timeout_seconds=deadline.remaining_seconds()
                 )
             except IonError as error:
-                pause = pause_before_retry(error, deadline.remaining_seconds(), len(tried), self.means.draw())
+                pause = self._pause(error, tried, deadline)
                 if pause is None or len(tried) == MAX_COUNTS or not self.means.retry_budget.withdraw():
                     raise
             await asyncio.sleep(pause)
+
+    def _pause(self, error: IonError, tried: Sequence[str], deadline: Deadline) -> float | None:
+        """Before another count; None where it would not help or fit."""
+        remaining_seconds = deadline.remaining_seconds()
+        if not error.retryable or not remaining_seconds:
+            return None
+        if self.means.locations.alternative(avoid=tried) is not None:
+            return 0.0
+        return pause_before_retry(error.retry_after_seconds or 0.0, remaining_seconds, len(tried), self.means.draw())
 
     async def close(self) -> None:
         """No call is under way after it."""

@@ -135,7 +135,7 @@ class Race:
     # What to do next
 
     def _winner(self) -> Attempt | None:
-        entrants = [self._committed] if self._committed else self._attempts
+        entrants = (attempt for attempt in self._attempts if not attempt.is_settled)
         return next((attempt for attempt in entrants if isinstance(attempt.outcome, Reply)), None)
 
     def _check_deadline(self) -> None:
@@ -205,7 +205,7 @@ class Race:
             self._plan_retry(error, now)
 
     def _plan_retry(self, error: IonError, now: float) -> None:
-        pause = self._pause(error)
+        pause = self._pause()
         if pause is not None and self._may_retry():
             self._retry_at = now + pause
         elif not self._running():  # not even a probe
@@ -216,11 +216,13 @@ class Race:
         is_over = isinstance(error, DeadlineExceeded) and self._remaining_seconds() < LEAST_SECONDS
         return ModelInterrupted() if isinstance(error, IonError) and error.retryable and not is_over else error
 
-    def _pause(self, error: IonError) -> float | None:
+    def _pause(self) -> float | None:
         """None at a location that has not been tried, where there is a healthy one."""
-        if self._means.locations.alternative(avoid=self._tried) is not None:
+        locations = self._means.locations
+        if locations.alternative(avoid=self._tried) is not None:
             return 0.0
-        return pause_before_retry(error, self._remaining_seconds(), len(self._attempts), self._means.draw())
+        wish_seconds = locations.wait_seconds(locations.choose(avoid=self._tried))
+        return pause_before_retry(wish_seconds, self._remaining_seconds(), len(self._attempts), self._means.draw())
 
     def _may_retry(self) -> bool:
         retries = sum(attempt.kind is Kind.RETRY for attempt in self._attempts)

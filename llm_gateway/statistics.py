@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from ion.llm.v1 import llm_pb2
+from llm_gateway.breaker import BreakerState
 from llm_gateway.cache import ResponseCache
 from llm_gateway.completion import Completion
-from llm_gateway.locations import BreakerState
 from llm_gateway.race import Means
 from llm_gateway.translation import usage_of
 

@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Final
 
 from llm_gateway.generation import FinishReason, GenerationRequest, ModelRejected, Prompt, Reply, Usage
+from llm_gateway.tokens import estimate_prompt_tokens, estimate_tokens
 
 MODEL: Final = "offline"
 LOCATION: Final = "local"
@@ -82,16 +83,6 @@ def topic_of(message: str) -> str:
 def pieces_of(text: str) -> list[str]:
     """The text in runs of a few words, each with the white space around it."""
     return re.findall(rf"\s*(?:\S+\s*){{1,{_WORDS_OF_A_PIECE}}}", text)
-
-
-def estimate_prompt_tokens(prompt: Prompt) -> int:
-    return estimate_tokens(prompt.system_instruction) + sum(estimate_tokens(turn.text) for turn in prompt.turns)
-
-
-def estimate_tokens(text: str) -> int:
-    """A token for each 4 ASCII characters and each 2 others (Korean), rounded up: what Gemini comes to, roughly."""
-    ascii_characters = sum(character.isascii() for character in text)
-    return -(-ascii_characters // 4) - (-(len(text) - ascii_characters) // 2)
 
 
 def _seed(persona: str, prompt: Prompt) -> bytes:

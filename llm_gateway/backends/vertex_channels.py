@@ -22,6 +22,7 @@ CONNECTIONS_PER_LOCATION: Final = 4
 # A new connection costs its first call a handshake, so calls share one until it is a quarter full.
 CALLS_BEFORE_ANOTHER: Final = 25
 
+MULTI_REGIONS: Final = ("us", "eu")
 _SERVICES: Final = "/google.cloud.aiplatform.v1."
 _CHANNEL_OPTIONS: Final = (
     # No limit, as in Google's own client.
@@ -93,8 +94,10 @@ class ConnectionPool:
 
 
 def endpoint_of(location: str) -> str:
-    """Google's endpoint for a location; "global" has none of its own."""
+    """Google's endpoint for a region, for "us" and "eu", which are several, or for "global"."""
     host = PredictionServiceTransport.DEFAULT_HOST
+    if location in MULTI_REGIONS:
+        return host.replace(".", f".{location}.rep.", 1)
     return host if location == "global" else f"{location}-{host}"
 
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import random
 import tracemalloc
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -144,8 +145,8 @@ async def test_whose_turn_would_come_after_the_deadline_is_shed_at_once(clock: C
 
 async def test_the_expected_wait_follows_recent_service_times(clock: Clock) -> None:
     admission = Admission(1, 100, now=clock)
-    await serve(admission, clock, 100.0)
-    await serve(admission, clock, 1.0, times=200)
+    await serve(admission, clock, 100.0, times=20)
+    await serve(admission, clock, 1.0, times=100)
     async with callers(admission, None, Deadline.after(10)) as (_, waiting):
         assert not waiting.task.done()
 
@@ -228,6 +229,24 @@ async def test_places_are_neither_lost_nor_made_in_any_order_of_events(seed: int
     assert (admission.running, admission.queued) == (0, 0)
     async with callers(admission, None, None, None) as last:
         assert all(caller.is_in for caller in last)
+
+
+class WatchedDeadline(Deadline):
+    """One that can be seen to be gone."""
+
+
+async def test_who_had_a_turn_leaves_no_timer_behind() -> None:
+    admission = Admission(1, 10)
+    deadline = WatchedDeadline.after(1000.0)
+    left = weakref.ref(deadline)
+    async with callers(admission, None) as (first,):
+        waiting = Caller(admission, deadline)
+        await turn_of_loop()
+        await first.leave()
+        await waiting.leave()
+    del waiting, deadline
+    gc.collect()
+    assert left() is None
 
 
 @pytest.fixture

@@ -253,6 +253,15 @@ async def test_tokens_of_all_attempts_together_are_bounded(tokens, calls, vertex
         assert len(vertex.calls) + len(west.calls) == calls
 
 
+async def test_a_model_that_is_not_served_there_ends_the_start_with_one_line(capsys):
+    with pytest.raises(SystemExit):
+        async with gateway_of(LlmSettings(backend="vertex", project="p", model="gemini-3.8-flash")):
+            pytest.fail("it started")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ion: ION_VERTEX_LOCATIONS='us-central1,us-west1,europe-west1': gemini-3.8-flash is served at")
+    assert "global" in line
+
+
 async def test_a_retired_model_ends_the_start_with_one_line(vertex, capsys):
     with pytest.raises(SystemExit):
         async with gateway_of(vertex_settings(vertex, model="gemini-2.0-flash")):

@@ -230,3 +230,12 @@ def test_cost_is_that_of_the_day():
     for today, dollars in ((date(2026, 11, 30), 2.0), (date(2026, 12, 1), 4.0)):
         known = catalogue(today, **{"model-a": {"prices": prices}})
         assert known.cost_usd("model-a", Usage(1_000_000)) == pytest.approx(dollars)
+
+
+def test_a_model_is_asked_only_where_it_is_served():
+    catalogue = Catalogue.load()
+    assert catalogue.misplacement("gemini-3.8-flash", ["global", "eu"]) is None
+    assert catalogue.misplacement("gemini-3.5-flash", ["us-central1"]) is None
+    assert catalogue.misplacement("model-unknown", ["us-central1"]) is None
+    misplaced = catalogue.misplacement("gemini-3.8-flash", ["global", "us-central1"])
+    assert misplaced == "gemini-3.8-flash is served at global, us, eu only"

@@ -841,16 +841,15 @@ async def test_a_cut_reply_goes_to_those_who_follow_and_to_nobody_later(replicas
 
 async def test_a_follower_waits_no_longer_than_its_deadline(replicas: Replicas):
     replicas.backend.hold()
-    (led,) = generating(replicas.leading, asking())
-    await replicas.led()
-    for waiting in (
-        asyncio.create_task(replicas.following.generate(asking(), Deadline.after(0.05))),
-        Streaming(replicas.following, asking(), Deadline.after(0.05)).task,
-    ):
-        with pytest.raises(DeadlineExceeded):
-            await waiting
+    led = [*generating(replicas.leading, asking()), Streaming(replicas.leading, asking("stream")).task]
+    await called(replicas.backend, 2)
+    with pytest.raises(DeadlineExceeded):
+        await replicas.following.generate(asking(), Deadline.after(0.05))
+    with pytest.raises(DeadlineExceeded):
+        await Streaming(replicas.following, asking("stream"), Deadline.after(0.05)).task
+    assert replicas.other_backend.calls == []
     replicas.backend.release()
-    await led
+    await asyncio.gather(*led)
 
 
 # Load, tokens and the account

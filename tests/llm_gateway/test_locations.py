@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from llm_gateway.locations import MOST_LATE, RING, BreakerState, Call, Locations
+from llm_gateway.breaker import MOST_LATE, RING, BreakerState
+from llm_gateway.locations import Call, Locations
 
 A, B, C = NAMES = ("a", "b", "c")
 
@@ -343,9 +344,9 @@ def test_where_none_is_usable_calls_are_the_probes(locations: Locations, clock: 
 
 def test_good_answers_of_any_call_close_it_where_none_is_usable(locations: Locations) -> None:
     opened(locations, *NAMES)
-    succeed(locations, A, 2)
-    assert locations.state(A) is BreakerState.HALF_OPEN
     succeed(locations, A)
+    assert locations.state(A) is BreakerState.HALF_OPEN
+    succeed(locations, A, 2)
     assert locations.state(A) is BreakerState.CLOSED
 
 

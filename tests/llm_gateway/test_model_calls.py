@@ -8,7 +8,7 @@ import pytest
 
 from chassis.errors import DeadlineExceeded
 from llm_gateway.budgets import RatioBudget
-from llm_gateway.generation import ModelBlocked, ModelUnavailable, Prompt, Role, Turn
+from llm_gateway.generation import ModelBlocked, ModelQuota, ModelUnavailable, Prompt, Role, Turn
 from llm_gateway.locations import Locations
 from llm_gateway.model_calls import MAX_COUNTS, ModelCalls
 from llm_gateway.race import Means
@@ -71,8 +71,8 @@ async def test_no_call_is_under_way_after_close():
     assert calls.means.locations.running("a") == 0
 
 
-async def test_counting_tokens_retries_elsewhere():
-    backend = ScriptedBackend(ModelUnavailable(), locations=("a", "b"))
+async def test_counting_tokens_retries_elsewhere_at_once():
+    backend = ScriptedBackend(ModelQuota(retry_after_seconds=3600), locations=("a", "b"))
     assert await calls_of(backend).count_tokens("model-b", PROMPT, 10.0) == 42
     assert backend.asked == ["a", "b"]
     assert backend.calls[0].request == ("model-b", PROMPT)
@@ -95,8 +95,15 @@ async def test_counting_tokens_is_not_retried_in_vain_or_beyond_the_budget(error
     assert len(backend.calls) == 1
 
 
+async def test_counting_tokens_is_not_retried_before_the_time_that_was_asked_for():
+    backend = ScriptedBackend(ModelQuota(retry_after_seconds=3600))
+    with pytest.raises(ModelQuota):
+        await calls_of(backend).count_tokens("m", PROMPT, 10.0)
+    assert len(backend.calls) == 1
+
+
 async def test_counting_tokens_ends_in_time():
-    backend = ScriptedBackend()
+    backend = ScriptedBackend(locations=("a", "b"))
     backend.hold()
     with pytest.raises(DeadlineExceeded):
         await calls_of(backend).count_tokens("m", PROMPT, 0.02)

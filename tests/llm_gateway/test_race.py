@@ -462,6 +462,14 @@ async def test_a_wish_beyond_the_deadline_ends_at_once(new):
     assert track.backend.asked == ["a"]
 
 
+async def test_a_retry_goes_where_it_need_not_wait(new):
+    track = new()
+    track.backend.at["a"].append(ModelUnavailable())
+    track.backend.at["b"].append(ModelQuota(retry_after_seconds=3600))
+    assert (await track.race()).reply == reply(location="a")
+    assert track.backend.asked == ["a", "b", "a"]
+
+
 async def test_the_pause_has_jitter(new):
     track = new("a")
     draws = iter([0.5, 1.0])
@@ -499,6 +507,17 @@ async def test_nothing_is_retried_once_the_deadline_has_passed(new):
     assert track.backend.asked == ["a"]
     (entry,) = track.means.ledger.entries()
     assert entry.lost_usage == Usage(4, 0)
+
+
+async def test_the_deadline_holds_for_a_call_that_does_not_keep_it(new):
+    track = new("a")
+
+    async def hang(request, *, location, timeout_seconds):
+        await asyncio.Event().wait()
+
+    track.backend.generate = hang
+    with pytest.raises(DeadlineExceeded):
+        await asyncio.wait_for(track.race(may_hedge=False, deadline=Deadline.after(0.03)), 5)
 
 
 async def test_no_model_is_called_when_the_deadline_has_passed(new):
@@ -752,6 +771,19 @@ async def test_what_a_probe_that_loses_says_is_not_heard_and_what_it_costs_is_co
     (entry,) = track.means.ledger.entries()
     assert (reader.texts, made.lost_usage) == ([], Usage())
     assert (entry.replies, entry.usage, entry.lost_usage) == (1, reply().usage, reply().usage)
+
+
+async def test_a_probe_that_has_lost_cannot_win_any_more(new):
+    track, reader = probing(new), Reader(wants_text=True)
+    probe, normal = track.backend.dictate("a"), track.backend.dictate("b")
+    racing = track.race(reader)
+    await track.asked(2)
+    normal.say("One ")
+    await until(lambda: reader.texts == ["One "])
+    probe.say(reply("Other", location="a"))
+    await until(lambda: track.running()["a"] == 0)
+    normal.say(reply("One ", location="b"))
+    assert (await racing).reply.location == "b"
 
 
 async def test_where_there_is_no_budget_for_one_beside_it_the_call_is_the_probe(new):

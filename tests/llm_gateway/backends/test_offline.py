@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_gateway.backends import Backend
-from llm_gateway.backends.offline import OfflineBackend, estimate_tokens, topic_of
+from llm_gateway.backends.offline import OfflineBackend, topic_of
 from llm_gateway.generation import FinishReason, GenerationRequest, ModelRejected, Parameters, Prompt, Reply, Role, Turn
+from llm_gateway.tokens import estimate_tokens
 
 MARK_EN = "(offline reply: no model was called)"
 MARK_KO = "(오프라인 응답: 모델을 부르지 않았습니다)"

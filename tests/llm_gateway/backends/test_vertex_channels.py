@@ -23,7 +23,12 @@ CALLS_A_CONNECTION_TAKES = 100
 
 @pytest.mark.parametrize(
     ("location", "endpoint"),
-    [("us-central1", "us-central1-aiplatform.googleapis.com"), ("global", "aiplatform.googleapis.com")],
+    [
+        ("us-central1", "us-central1-aiplatform.googleapis.com"),
+        ("us", "aiplatform.us.rep.googleapis.com"),
+        ("eu", "aiplatform.eu.rep.googleapis.com"),
+        ("global", "aiplatform.googleapis.com"),
+    ],
 )
 def test_googles_own_endpoints(location, endpoint):
     assert endpoint_of(location) == endpoint
