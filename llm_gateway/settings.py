@@ -114,7 +114,7 @@ class LlmSettings(Settings):
         0,
         ge=0,
         validation_alias="ION_MAX_TOKENS_PER_REQUEST",
-        description="input tokens that all attempts at a reply may have together, the first aside; 0: no limit",
+        description="input tokens of all attempts at a reply together; the first is made in any case; 0: no limit",
     )
 
     @field_validator("redis_url")
