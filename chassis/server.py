@@ -133,6 +133,10 @@ def new_server() -> grpc.aio.Server:
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         # Without this a second process could bind the same port and take half of the calls unnoticed.
         ("grpc.so_reuseport", 0),
+        # gRPC's own limits refuse with a bare CANCELLED what waits for the event loop (all beyond 3000 calls, at random
+        # from 1000 on). What a service does not take on it refuses itself, with a reason.
+        ("grpc.server.max_pending_requests", 100_000),
+        ("grpc.server.max_pending_requests_hard_limit", 100_000),
         # Clients re-resolve when a connection ends, and so find new replicas.
         ("grpc.max_connection_age_ms", 300_000),
         ("grpc.max_connection_age_grace_ms", 60_000),

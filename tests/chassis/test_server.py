@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanKind
 
 from chassis import telemetry
 from chassis.errors import IonError, from_rpc
-from chassis.server import CallGuard, listen
+from chassis.server import CallGuard, listen, new_server
 from chassis.settings import Bind
 from ion.error.v1.reason_pb2 import Reason
 from tests.chassis.conftest import SERVICE, Serve
@@ -174,3 +174,21 @@ def test_an_address_that_is_not_ours_is_one_line(capsys):
     with pytest.raises(SystemExit):
         listen(Bind("203.0.113.1", 80), "ION_HTTP_BIND")
     assert capsys.readouterr().err.startswith("ion: ION_HTTP_BIND=203.0.113.1:80: cannot listen there")
+
+
+async def test_callers_who_all_come_at_once_are_heard():
+    """gRPC itself would refuse those beyond 3000 with a bare CANCELLED, before the service has seen them."""
+    server = new_server()
+    handler = grpc.unary_unary_rpc_method_handler(_answer)
+    server.add_registered_method_handlers(SERVICE, {"Unary": handler})
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        method = channel.unary_unary(f"/{SERVICE}/Unary")
+        answers = await asyncio.gather(*(method(b"here") for _ in range(5000)))
+    await server.stop(None)
+    assert answers == [b"here"] * 5000
+
+
+async def _answer(request, _context):
+    return request
