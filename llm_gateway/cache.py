@@ -253,11 +253,10 @@ class ResponseCache:
         if stored is None:
             self.statistics.foreign_values += 1
             return None
-        is_covered = self._invalidations.covers(stored)
-        if is_covered and self._invalidations.latest(stored) < followed_since:
+        if stored.made_at <= self._invalidations.latest(stored) < followed_since:
             self.statistics.invalidated += 1
             return None
-        if stored.is_complete and not is_covered:
+        if stored.is_complete:
             self._keep_near(key, stored)
         self.statistics.followed += 1
         return Found(stored.reply)
