@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -102,11 +103,9 @@ class Flight:
             yield completed
 
     async def _wait_for_news(self, deadline: Deadline) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(deadline.remaining_seconds()):
                 await self._news.wait()
-        except TimeoutError:
-            raise DeadlineExceeded from None
 
     def _land(self) -> None:
         self._news.set()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded, IonError
@@ -196,7 +196,7 @@ class Race:
         """Raises where nothing can be tried any more; otherwise another attempt is under way, or planned."""
         self._note_failure(attempt, error)
         if attempt is self._committed:
-            raise self._interruption(error) from error
+            self._break_off(error)
         if self._committed or (attempt.kind.is_extra and self._has_another()):
             return
         if not isinstance(error, IonError) or not error.retryable or self._remaining_seconds() < LEAST_SECONDS:
@@ -211,10 +211,12 @@ class Race:
         elif not self._running():  # not even a probe
             raise error
 
-    def _interruption(self, error: Exception) -> Exception:
-        """What the reader of a text is told that broke off."""
+    def _break_off(self, error: Exception) -> NoReturn:
+        """Raises what the reader of a text is told."""
         is_over = isinstance(error, DeadlineExceeded) and self._remaining_seconds() < LEAST_SECONDS
-        return ModelInterrupted() if isinstance(error, IonError) and error.retryable and not is_over else error
+        if isinstance(error, IonError) and error.retryable and not is_over:
+            raise ModelInterrupted from error
+        raise error
 
     def _pause(self) -> float | None:
         """None at a location that has not been tried, where there is a healthy one."""
@@ -428,12 +430,13 @@ class Race:
 
     def _made(self, winner: Attempt) -> Made:
         assert isinstance(winner.outcome, Reply)  # noqa: S101 - what made it the winner
-        usage = winner.outcome.usage
+        reply = winner.outcome
         self._means.statistics.hedges_won += winner.kind.is_extra
-        lost_usage = self._lost_usage(usage.input_tokens)
-        self._means.ledger.add(self._request.persona, self._request.model, usage, lost_usage)
+        lost_usage = self._lost_usage(reply.usage.input_tokens)
+        if not reply.offline:
+            self._means.ledger.add(self._request.persona, self._request.model, reply.usage, lost_usage)
         return Made(
-            reply=winner.outcome,
+            reply=reply,
             attempts=len(self._attempts),
             hedges=sum(attempt.kind.is_extra for attempt in self._attempts),
             lost_usage=lost_usage,

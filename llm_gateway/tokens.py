@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,7 +10,8 @@ from typing import Final
 
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded, IonError
-from llm_gateway.generation import ModelUnavailable, Prompt, PromptTooLarge, Role, Turn
+from llm_gateway.generation import Prompt, PromptTooLarge, Role, Turn
+from llm_gateway.shared_call import SharedCall
 
 MAX_KNOWN_COUNTS: Final = 1000
 # Calls to the model's service to fit one prompt: the whole, a guess, and two that correct it.
@@ -129,7 +129,7 @@ class TokenCounter:
         self._count = count
         self._max_known = max_known
         self._known: OrderedDict[bytes, int] = OrderedDict()
-        self._under_way: dict[bytes, _SharedCount] = {}
+        self._under_way: dict[bytes, SharedCall[int]] = {}
 
     async def count(self, model: str, prompt: Prompt, deadline: Deadline) -> int:
         """Raises as the call to the model's service does, or DeadlineExceeded. Cancelling it cancels that call, unless
@@ -165,7 +165,7 @@ class TokenCounter:
         cut = search.decide()
         return _without_oldest(prompt, cut), cut
 
-    def _start(self, key: bytes, model: str, prompt: Prompt, deadline: Deadline) -> _SharedCount:
+    def _start(self, key: bytes, model: str, prompt: Prompt, deadline: Deadline) -> SharedCall[int]:
         def end() -> None:
             if self._under_way.get(key) is shared:
                 del self._under_way[key]
@@ -175,51 +175,13 @@ class TokenCounter:
             self._keep(key, tokens)
             return tokens
 
-        shared = self._under_way[key] = _SharedCount(count, end)
+        shared = self._under_way[key] = SharedCall(count, end)
         return shared
 
     def _keep(self, key: bytes, tokens: int) -> None:
         self._known[key] = tokens
         if len(self._known) > self._max_known:
             self._known.popitem(last=False)
-
-
-class _SharedCount:
-    """A count under way, for as long as anybody waits for it."""
-
-    def __init__(self, count: Callable[[], Awaitable[int]], on_end: Callable[[], None]) -> None:
-        self._on_end = on_end
-        self._waiters = 0
-        self._task = asyncio.get_running_loop().create_task(_settled(count))
-        self._task.add_done_callback(lambda _: on_end())
-
-    async def join(self, deadline: Deadline) -> int:
-        self._waiters += 1
-        try:
-            await asyncio.wait((self._task,), timeout=deadline.remaining_seconds())
-        finally:
-            self._waiters -= 1
-            if not self._waiters and not self._task.done():
-                self._on_end()  # nobody may join a call that is being cancelled
-                self._task.cancel()
-        return self._result()
-
-    def _result(self) -> int:
-        if not self._task.done():
-            raise DeadlineExceeded
-        if self._task.cancelled():
-            raise ModelUnavailable  # by what is below: those who wait were not cancelled, and need an answer
-        outcome = self._task.result()
-        if isinstance(outcome, IonError):
-            raise outcome.with_traceback(None)  # shared by all who wait: each starts a traceback of its own
-        return outcome
-
-
-async def _settled(count: Callable[[], Awaitable[int]]) -> int | IonError:
-    try:
-        return await count()
-    except IonError as error:
-        return error
 
 
 def _without_oldest(prompt: Prompt, cut: int) -> Prompt:

@@ -258,7 +258,7 @@ async def test_a_model_that_is_not_served_there_ends_the_start_with_one_line(cap
         async with gateway_of(LlmSettings(backend="vertex", project="p", model="gemini-3.8-flash")):
             pytest.fail("it started")
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("ion: ION_VERTEX_LOCATIONS='us-central1,us-west1,europe-west1': gemini-3.8-flash is served at")
+    assert line.startswith("ion: ION_VERTEX_LOCATIONS='us-central1,us-west1,europe-west1': gemini-3.8-flash is ")
     assert "global" in line
 
 

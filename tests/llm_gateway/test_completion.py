@@ -54,6 +54,13 @@ CUT = reply("Cut sho", finish_reason=FinishReason.MAX_TOKENS)
 BYPASS, NO_STORE = CacheControl(bypass=True), CacheControl(no_store=True)
 
 
+@pytest.fixture(autouse=True)
+def patient_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a slow machine changes nothing."""
+    monkeypatch.setattr("llm_gateway.redis_store.ANSWER_SECONDS", 10.0)
+    monkeypatch.setattr("llm_gateway.leases.FIRST_LEASE_SECONDS", 10.0)
+
+
 def completion_of(
     backend: ScriptedBackend,
     cache: ResponseCache | None = None,
@@ -801,7 +808,7 @@ async def test_a_defect_of_the_leader_does_not_reach_those_who_follow(replicas: 
 
 async def test_the_haste_of_the_leader_does_not_reach_those_who_follow(replicas: Replicas):
     replicas.backend.hold()
-    hasty = asyncio.create_task(replicas.leading.generate(asking(), Deadline.after(0.3)))
+    hasty = asyncio.create_task(replicas.leading.generate(asking(), Deadline.after(1.0)))
     await replicas.led()
     (follower,) = generating(replicas.following, asking())
     await replicas.followed()

@@ -170,7 +170,7 @@ async def test_one_whose_text_keeps_coming_ends_with_its_deadline_too():
 
     flown.flight.publish("more ")
     with pytest.raises(DeadlineExceeded):
-        await read_on()
+        await asyncio.wait_for(read_on(), 5)
     flown.outcome.set_result(completed("more "))
     await patient.task
 

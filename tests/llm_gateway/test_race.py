@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -24,7 +25,7 @@ from llm_gateway.generation import (
 )
 from llm_gateway.latencies import Latencies
 from llm_gateway.locations import BreakerState, Call, Locations
-from llm_gateway.race import HedgeMode, Made, Means, Race
+from llm_gateway.race import LEAST_SECONDS, HedgeMode, Made, Means, Race
 from tests.llm_gateway.scripted_backend import (
     ScriptedBackend,
     asking,
@@ -77,6 +78,16 @@ class Reader:
 
     def publish(self, text: str) -> None:
         self.texts.append(text)
+
+
+class Remaining(Deadline):
+    """A deadline that does not come nearer by itself."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def remaining_seconds(self) -> float:
+        return self.seconds
 
 
 class Track:
@@ -296,6 +307,21 @@ async def test_text_comes_as_it_is_made_and_stops_the_others(new):
     assert made.lost_usage == Usage(11, 0)  # the one that was stopped had read the prompt
 
 
+async def test_a_stream_that_has_begun_is_not_hedged(new):
+    track, reader = new(), Reader(wants_text=True)
+    track.learned(reply=0.05)
+    dictated = track.backend.dictate("a")
+    dictated.say("One ")
+    racing = track.race(reader)
+    await until(lambda: reader.texts == ["One "])
+    late_at = time.monotonic() + 0.05
+    await until(lambda: time.monotonic() > late_at)
+    track.locations.notify()
+    await asyncio.sleep(0.001)
+    dictated.say(reply("One ", location="a"))
+    assert (await racing).attempts == 1
+
+
 async def test_a_stream_that_fails_before_its_first_text_is_retried_elsewhere(new):
     track, reader = new(mode=HedgeMode.OFF), Reader(wants_text=True)
     track.backend.at["a"].append(ModelUnavailable())
@@ -328,6 +354,18 @@ async def test_a_stream_whose_deadline_passes_says_so(new):
     with pytest.raises(DeadlineExceeded):
         await track.race(reader, deadline=Deadline.after(0.05))
     assert reader.texts == ["Half "]
+
+
+async def test_a_stream_whose_call_ends_with_its_deadline_says_so(new):
+    track, reader, deadline = new(), Reader(wants_text=True), Remaining(10.0)
+    dictated = track.backend.dictate("a")
+    dictated.say("Half ")
+    racing = track.race(reader, deadline=deadline)
+    await until(lambda: reader.texts == ["Half "])
+    deadline.seconds = LEAST_SECONDS / 2
+    dictated.say(DeadlineExceeded())
+    with pytest.raises(DeadlineExceeded):
+        await racing
 
 
 async def test_a_stream_that_ends_without_its_reply_has_broken_off(new):
@@ -387,17 +425,18 @@ async def test_a_reply_and_a_text_in_one_turn(new):
     assert reader.texts == []
 
 
-async def test_a_hedge_that_fails_as_the_other_begins_to_speak_hurts_nobody(new):
-    track = new()
+@pytest.mark.parametrize(("speaker", "failing"), [("a", "b"), ("b", "a")])
+async def test_one_that_fails_as_the_other_begins_to_speak_hurts_nobody(new, speaker, failing):
+    track, reader = new(), Reader(wants_text=True)
     track.learned(first_token=AT_ONCE)
-    first, hedge, reader = track.backend.dictate("a"), track.backend.dictate("b"), Reader(wants_text=True)
+    dictated = {name: track.backend.dictate(name) for name in "ab"}
     racing = track.race(reader)
     await track.asked(2)
-    hedge.say(ModelBlocked())
-    first.say("One ")
-    await until(lambda: track.running()["b"] == 0)
-    first.say(reply("One ", location="a"))
-    assert (await racing).reply.location == "a"
+    dictated[failing].say(ModelBlocked())
+    dictated[speaker].say("One ")
+    await until(lambda: track.running()[failing] == 0)
+    dictated[speaker].say(reply("One ", location=speaker))
+    assert (await racing).reply.location == speaker
 
 
 # Retries
@@ -406,6 +445,7 @@ async def test_a_hedge_that_fails_as_the_other_begins_to_speak_hurts_nobody(new)
 @pytest.mark.parametrize("error", [ModelUnavailable(), ModelEmpty(), ModelQuota(retry_after_seconds=3600)])
 async def test_a_retry_goes_elsewhere_at_once(new, error):
     track = new()
+    track.means.draw = lambda: pytest.fail("there is no pause")
     track.backend.at["a"].append(error)
     made = await track.race()
     assert (made.reply, made.attempts, made.hedges, made.lost_usage) == (reply(location="b"), 2, 0, Usage())
@@ -509,6 +549,18 @@ async def test_nothing_is_retried_once_the_deadline_has_passed(new):
     assert entry.lost_usage == Usage(4, 0)
 
 
+async def test_nothing_is_retried_where_there_is_hardly_time(new):
+    track, deadline = new(), Remaining(10.0)
+    dictated = track.backend.dictate("a")
+    racing = track.race(deadline=deadline)
+    await track.asked(1)
+    deadline.seconds = LEAST_SECONDS / 2
+    dictated.say(ModelUnavailable())
+    with pytest.raises(ModelUnavailable):
+        await racing
+    assert track.backend.asked == ["a"]
+
+
 async def test_the_deadline_holds_for_a_call_that_does_not_keep_it(new):
     track = new("a")
 
@@ -586,7 +638,7 @@ async def test_a_defect_in_the_midst_of_a_stream_reaches_the_caller_as_it_is(new
 async def test_a_call_that_shows_nothing_by_half_of_the_time_is_given_up(new):
     track = new(mode=HedgeMode.OFF)
     track.backend.hold("a")
-    made = await track.race(deadline=Deadline.after(0.4))
+    made = await track.race(deadline=Deadline.after(1.0))
     assert (made.reply, made.attempts, made.hedges) == (reply(location="b"), 2, 0)
     assert made.lost_usage == Usage(11, 0)
     await until(lambda: track.backend.cancelled == ["a"])
@@ -597,7 +649,7 @@ async def test_giving_up_counts_against_the_location(new):
     track = new(mode=HedgeMode.OFF)
     track.means.retry_budget = RatioBudget(floor=100)
     track.backend.hold("a")
-    await asyncio.gather(*(track.race(deadline=Deadline.after(0.4)) for _ in range(10)))
+    await asyncio.gather(*(track.race(deadline=Deadline.after(1.0)) for _ in range(10)))
     assert track.locations.state("a") is BreakerState.OPEN
 
 
@@ -631,6 +683,19 @@ async def test_a_late_call_to_a_location_whose_breaker_opens_is_moved_at_once(ne
     assert (await racing).reply == reply(location="b")
     assert deadline.remaining_seconds() > 5
     await until(lambda: track.backend.cancelled == ["a"])
+
+
+async def test_a_late_call_is_not_moved_while_its_hedge_runs(new):
+    track = new("a", "b", "c")
+    track.learned(first_token=AT_ONCE)
+    track.backend.hold()
+    racing = track.race()
+    await track.asked(2)
+    track.locations.open("a")
+    await asyncio.sleep(0.001)
+    track.backend.release()
+    await racing
+    assert track.backend.asked == ["a", "b"]
 
 
 async def test_a_call_that_has_shown_text_is_not_moved(new):
@@ -716,6 +781,22 @@ async def test_a_probe_that_fails_hurts_nobody(new, error):
     assert track.locations.state("a") is BreakerState.OPEN
 
 
+async def test_a_late_probe_is_not_hedged(new):
+    track = probing(new, "a", "b", "c")
+    track.learned(first_token=0.05)
+    track.backend.hold("a")
+    normal = track.backend.dictate("b")
+    normal.say("One ")
+    racing = track.race()
+    await track.asked(2)
+    await until(lambda: track.locations.state("a") is BreakerState.OPEN)  # since the probe is late
+    await asyncio.sleep(0.001)
+    normal.say(reply("One ", location="b"))
+    assert (await racing).reply.location == "b"
+    assert track.backend.asked == ["b", "a"]
+    track.backend.release("a")
+
+
 async def test_a_retry_does_not_wait_for_a_probe(new):
     track = probing(new, "a", "b", "c")
     track.backend.hold("a")
@@ -723,6 +804,18 @@ async def test_a_retry_does_not_wait_for_a_probe(new):
     assert (await track.race()).reply == reply(location="c")
     assert track.backend.asked == ["b", "a", "c"]
     track.backend.release("a")
+
+
+async def test_a_probe_that_fails_while_a_retry_waits_hurts_nobody(new):
+    track = probing(new)
+    probe = track.backend.dictate("a")
+    track.backend.at["b"].append(ModelQuota(retry_after_seconds=0.1))
+    racing = track.race()
+    await track.asked(2)
+    await until(lambda: track.running()["b"] == 0)
+    probe.say(ModelNotFound())
+    assert (await racing).reply == reply(location="b")
+    assert track.backend.asked == ["b", "a", "b"]
 
 
 async def test_where_nothing_else_can_be_tried_a_probe_is_waited_for(new):
@@ -800,6 +893,16 @@ async def test_a_probe_is_cancelled_with_its_caller(new):
     racing.cancel()
     await asyncio.wait((racing,))
     await until(lambda: sorted(track.backend.cancelled) == ["a", "b"])
+
+
+# The account; see the other parts for what was lost
+
+
+async def test_a_reply_that_no_model_has_made_is_not_accounted_for(new):
+    track = new()
+    track.backend.outcomes.append(replace(reply(), offline=True))
+    await track.race()
+    assert track.means.ledger.entries() == ()
 
 
 # What latencies are learned

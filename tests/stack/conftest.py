@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 
 import grpc.aio
 import pytest
@@ -14,6 +15,7 @@ from chassis.channel import open_channel
 from tests.fake_vertex import FakeVertex
 from tests.stack.harness import SHAPES, Chain, free_port, vertex_env
 
+LOCATIONS = ("us-central1", "us-west1", "europe-west1")
 _numbers = itertools.count()
 
 
@@ -48,6 +50,29 @@ async def vertex(_vertex: FakeVertex) -> AsyncIterator[FakeVertex]:
     _vertex.reset()
     yield _vertex
     _vertex.reset()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def fleet() -> AsyncIterator[dict[str, FakeVertex]]:
+    """The same model at three locations, by preference, as long as any process calls it."""
+    async with AsyncExitStack() as stack:
+        yield {name: await stack.enter_async_context(FakeVertex(location=name)) for name in LOCATIONS}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def regions(fleet: dict[str, FakeVertex]) -> AsyncIterator[list[FakeVertex]]:
+    """All of them, answering with the name of their location."""
+    for name, fake in fleet.items():
+        fake.reset()
+        fake.answer(f"from {name}")
+    yield list(fleet.values())
+    for fake in fleet.values():
+        fake.reset()
+
+
+@pytest.fixture(scope="session")
+def fleet_endpoints(fleet: dict[str, FakeVertex]) -> dict[str, str]:
+    return {name: fake.endpoint for name, fake in fleet.items()}
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=SHAPES)

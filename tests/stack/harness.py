@@ -8,13 +8,19 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import httpx
+
+from chassis.channel import open_channel
+from chassis.errors import IonError, from_rpc
+from ion.error.v1.reason_pb2 import Reason
+from ion.llm.v1 import llm_pb2, llm_pb2_grpc
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 20.0
@@ -130,6 +136,91 @@ def _bound(line: str) -> str:
 
 async def bound_to(process: Process) -> str:
     return _bound(await process.wait_for_line(lambda line: '"bind"' in line))
+
+
+@dataclass
+class Gateway:
+    """One LLM gateway process, asked as the router asks it; a text is a prompt of one turn."""
+
+    process: Process
+    stub: Any
+
+    async def generate(self, text: str, *, seconds: float = 30.0, **fields: Any) -> llm_pb2.GenerateResponse:
+        return await self.stub.Generate(llm_pb2.GenerateRequest(**_asked(text, fields)), timeout=seconds)
+
+    def stream(self, text: str, *, seconds: float = 30.0, **fields: Any) -> Any:
+        """The call; its messages are read with `read`, or all with `Streamed.read`."""
+        return self.stub.StreamGenerate(llm_pb2.StreamGenerateRequest(**_asked(text, fields)), timeout=seconds)
+
+    async def statistics(self) -> llm_pb2.GetStatisticsResponse:
+        return await self.stub.GetStatistics(llm_pb2.GetStatisticsRequest(), timeout=10)
+
+
+def _asked(text: str, fields: dict[str, Any]) -> dict[str, Any]:
+    prompt = llm_pb2.Prompt(contents=[llm_pb2.Content(role=llm_pb2.ROLE_USER, text=text)])
+    return {"prompt": prompt} | fields
+
+
+@dataclass
+class Streamed:
+    """What came of a stream: its events by their names, its text, and how it failed, if it did."""
+
+    events: list[Any] = field(default_factory=list)
+    error: IonError | None = None
+
+    @classmethod
+    async def read(cls, call: Any) -> Streamed:
+        """All that is still to come."""
+        streamed = cls()
+        try:
+            while (message := await call.read()) is not grpc.aio.EOF:
+                streamed.events.append(message)
+        except grpc.aio.AioRpcError as error:
+            streamed.error = failure(error)
+        return streamed
+
+    @property
+    def kinds(self) -> list[str]:
+        return [event.WhichOneof("event") for event in self.events]
+
+    @property
+    def text(self) -> str:
+        return "".join(event.text for event in self.events)
+
+    @property
+    def last(self) -> Any:
+        """What the last event holds."""
+        return getattr(self.events[-1], self.kinds[-1])
+
+
+async def read_text(call: Any, text: str) -> None:
+    """Read on until just this text has come, in however many pieces."""
+    came = ""
+    while came != text:
+        came += (await call.read()).text
+        assert text.startswith(came)
+
+
+def failure(error: grpc.aio.AioRpcError) -> IonError:
+    """The failure as the contract tells it."""
+    return from_rpc(error, unreachable=Reason.REASON_LLM_GATEWAY_UNAVAILABLE)
+
+
+async def until(holds: Callable[[], Awaitable[bool]], *, seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not await holds():
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def llm_gateway(env: Mapping[str, str]) -> AsyncIterator[Gateway]:
+    """An LLM gateway alone, on a free port."""
+    env = {"ION_LLM_BIND": "127.0.0.1:0"} | dict(env)
+    async with (
+        start("llm_gateway", "llm_gateway", env=env) as process,
+        open_channel(await bound_to(process)) as channel,
+    ):
+        yield Gateway(process, llm_pb2_grpc.LlmGatewayServiceStub(channel))
 
 
 @asynccontextmanager
