@@ -31,7 +31,8 @@ _CHANNEL_OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # In fact the least time that a connection may take to be set up.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # Attempts have one owner (ADR 3), and it is not gRPC, nor a service config found in DNS.
     ("grpc.enable_retries", 0),

@@ -1,12 +1,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, aclosing, asynccontextmanager, nullcontext
+from contextlib import ExitStack, aclosing, asynccontextmanager, nullcontext, suppress
 
 import grpc
 import grpc.aio
 import psutil
 import pytest
 
+from llm_gateway.backends.vertex import VertexBackend
 from llm_gateway.backends.vertex_channels import (
     CALLS_BEFORE_ANOTHER,
     CONNECTIONS_PER_LOCATION,
@@ -14,8 +15,9 @@ from llm_gateway.backends.vertex_channels import (
     endpoint_of,
 )
 from llm_gateway.generation import ModelUnavailable
+from tests.fake_vertex import FakeVertex
 from tests.llm_gateway.backends.vertex_calls import LOCATION, ask, connect, open_stream
-from tests.llm_gateway.scripted_backend import until
+from tests.llm_gateway.scripted_backend import asking, until
 
 # As Google's endpoints do.
 CALLS_A_CONNECTION_TAKES = 100
@@ -164,3 +166,34 @@ async def test_an_attempt_is_one_call_even_where_the_server_has_not_taken_it(cal
             await call(backend)
         await backend.close()
     assert len(calls) == 1
+
+
+async def test_a_far_location_has_time_to_answer_the_first_call():
+    """Set-up over an ocean takes three round trips of more than 100 ms each."""
+    async with FakeVertex(location="us-central1") as vertex, far_from(vertex) as target:
+        backend = await VertexBackend.connect(
+            project="p", model="m", locations=["us-central1"], endpoints={"us-central1": target}, insecure=True
+        )
+        assert (await backend.generate(asking(), location="us-central1", timeout_seconds=10)).text
+        await backend.close()
+
+
+@asynccontextmanager
+async def far_from(vertex: FakeVertex) -> AsyncIterator[str]:
+    """A proxy in front of it that passes on what it answers 300 ms later."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        near_reader, near_writer = await asyncio.open_connection("127.0.0.1", vertex.port)
+        await asyncio.gather(pump(reader, near_writer, 0.0), pump(near_reader, writer, 0.3))
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_seconds: float) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await asyncio.sleep(delay_seconds)
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
