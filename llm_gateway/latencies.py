@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 MAX_MODELS: Final = 100  # the least recently used are forgotten
+EARLY_SHARE: Final = 0.8  # of the time to a late reply, before which a first token is early
 _REFRESHES_PER_MAX_AGE: Final = 10
 
 
@@ -19,6 +20,13 @@ class HedgeDelays:
 
     first_token_seconds: float | None = None
     reply_seconds: float | None = None
+
+    @property
+    def first_token_tells(self) -> bool:
+        """Whether a late first token is seen well before a late reply is, as far as is known."""
+        if self.first_token_seconds is None or self.reply_seconds is None:
+            return True
+        return self.first_token_seconds < EARLY_SHARE * self.reply_seconds
 
 
 UNKNOWN: Final = HedgeDelays()

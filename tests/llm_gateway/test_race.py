@@ -590,9 +590,22 @@ async def test_a_timeout_of_the_service_is_retried_and_counts_against_its_locati
 
 async def test_a_caller_in_haste_says_nothing_about_a_location(new):
     track = new("a")
-    track.backend.hold()
-    racing = [track.race(deadline=Deadline.after(0.03)) for _ in range(20)]
-    await asyncio.gather(*racing, return_exceptions=True)
+    track.means.retry_budget = RatioBudget(floor=100)
+    for _ in range(10):
+        dictated, deadline, started = track.backend.dictate("a"), Remaining(0.02), time.monotonic()
+        racing = track.race(deadline=deadline)
+        await until(lambda: track.running()["a"] == 1)
+        deadline.seconds = 10.0  # another is more patient
+        await until(lambda started=started: time.monotonic() > started + 0.05)
+        dictated.say(DeadlineExceeded())
+        assert (await racing).attempts == 2
+    assert track.locations.state("a") is BreakerState.CLOSED
+
+
+async def test_what_is_wrong_with_a_request_says_nothing_about_a_location(new):
+    track = new()
+    track.backend.at["a"].extend([ModelBlocked()] * 20)
+    await asyncio.gather(*(track.race() for _ in range(20)), return_exceptions=True)
     assert track.locations.state("a") is BreakerState.CLOSED
 
 
@@ -766,6 +779,7 @@ async def test_a_probe_may_win(new):
     assert (await track.race()).reply == reply(location="a")
     assert track.statistics.hedges_won == 1
     await until(lambda: track.backend.cancelled == ["b"])
+    assert track.latencies.added == []  # that the other was not late yet says nothing
 
 
 @pytest.mark.parametrize("error", [ModelUnavailable(), ModelNotFound()])
@@ -934,6 +948,16 @@ async def test_a_loser_is_at_least_as_slow_as_shows_and_a_hedge_teaches_nothing(
     assert track.latencies.delays("model-a").first_token_seconds >= 0.02
 
 
+async def test_what_a_loser_has_not_shown_takes_at_least_its_delay(new):
+    track = new()
+    track.learned(first_token=NEVER, reply=0.02)
+    track.backend.hold("a")
+    await track.race()
+    ((first_token, whole),) = track.latencies.added
+    assert first_token >= NEVER
+    assert whole >= 0.02
+
+
 async def test_the_first_token_of_a_loser_is_known_where_it_came(new):
     track = new()
     track.learned(first_token=NEVER, reply=0.05)
@@ -1011,3 +1035,30 @@ async def test_cancelled_as_the_reply_comes(new):
     await asyncio.sleep(0)
     racing.cancel()
     await asyncio.wait((racing,))
+
+
+@pytest.mark.parametrize(
+    ("first_token", "draw", "streamed"),
+    [
+        (0.1, 0.9, True),  # long before the reply: worth its CPU
+        (0.9, 0.9, False),
+        (0.9, 0.0, True),  # one in ten, to see whether that changes
+        (None, 0.9, True),  # not known yet
+    ],
+)
+async def test_a_unary_call_is_streamed_where_its_first_token_may_tell_that_it_is_slow(
+    new, first_token, draw, streamed
+):
+    track = new()
+    track.learned(first_token=first_token, reply=1.0)
+    track.means.draw = lambda: draw
+    await track.race()
+    assert [call.streamed for call in track.backend.calls] == [streamed]
+
+
+async def test_what_is_read_as_it_comes_is_streamed_whatever_first_tokens_tell(new):
+    track = new()
+    track.learned(first_token=0.9, reply=1.0)
+    track.means.draw = lambda: 0.9
+    await track.race(Reader(wants_text=True))
+    assert track.backend.calls[0].streamed
