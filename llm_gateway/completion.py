@@ -74,7 +74,7 @@ class Completion:
                 yield text
             yield found
             return
-        flight, joined = self._board(key, request, deadline, streamed=True)
+        flight, joined = self._board(key, request, deadline)
         async with aclosing(flight.stream(deadline)) as items:
             async for item in items:
                 yield _coalesced(item) if joined and isinstance(item, Completed) else item
@@ -132,9 +132,7 @@ class Completion:
         self._refreshes.add(flight)
         flight.start(partial(self._fly_shared, key, request, flight, accept_stale=False))
 
-    def _board(
-        self, key: str, request: GenerationRequest, deadline: Deadline, *, streamed: bool = False
-    ) -> tuple[Flight, bool]:
+    def _board(self, key: str, request: GenerationRequest, deadline: Deadline) -> tuple[Flight, bool]:
         """The flight to wait for, and whether it was under way."""
         name, may_share = _flight_name(key, request), _may_share(request)
         flight = self._flights.get(name) if may_share else None
@@ -142,14 +140,14 @@ class Completion:
             flight.deadline.extend_to(deadline)
             self.cache.statistics.coalesced += 1
             return flight, True
-        flight = self._new_flight(name, deadline.copy(), wants_text=streamed)
+        flight = self._new_flight(name, deadline.copy())
         if may_share:
             self._flights[name] = flight
         flight.start(partial(self._fly_shared if may_share else self._fly_alone, key, request, flight))
         return flight, False
 
-    def _new_flight(self, name: str, deadline: Deadline, *, wants_text: bool = False) -> Flight:
-        flight = Flight(deadline, lambda: self._land(name, flight), wants_text=wants_text)
+    def _new_flight(self, name: str, deadline: Deadline) -> Flight:
+        flight = Flight(deadline, lambda: self._land(name, flight))
         return flight
 
     def _land(self, name: str, flight: Flight) -> None:

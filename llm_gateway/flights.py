@@ -54,10 +54,10 @@ class Flight:
     with the call that it comes from.
     """
 
-    def __init__(self, deadline: Deadline, on_landed: Callable[[], None], *, wants_text: bool = False) -> None:
+    def __init__(self, deadline: Deadline, on_landed: Callable[[], None]) -> None:
         """`on_landed`: it can be joined no more. May be called twice."""
         self.deadline = deadline
-        self.wants_text = wants_text
+        self.wants_text = False
         self._on_landed = on_landed
         self._texts: list[str] = []
         self._news = asyncio.Event()

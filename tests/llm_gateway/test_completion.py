@@ -285,6 +285,7 @@ async def test_history_without_a_scope_is_neither_stored_nor_shared():
     await called(backend, 4)
     backend.release()
     assert {answer.cache for answer in await asyncio.gather(*asked)} == {OFF}
+    assert (completion.cache.statistics.stored, completion.cache.near_entries) == (0, 0)
 
 
 async def test_history_of_a_scope_is_stored():
@@ -574,16 +575,21 @@ async def test_who_waits_for_a_cut_reply_has_it_too():
 
 
 async def test_a_call_under_way_answers_nobody_who_asks_after_an_invalidation():
-    backend = ScriptedBackend(reply("before"), reply("after"))
-    backend.hold()
+    backend = ScriptedBackend()
+    dictated = [backend.dictate("here"), backend.dictate("here")]
     completion = completion_of(backend)
     (before,) = generating(completion, asking())
     await called(backend)
     assert not await completion.invalidate(persona="", model="model-a", scope=None)  # no store to share it
     (after,) = generating(completion, asking())
     await called(backend, 2)
-    backend.release()
-    assert ((await before).reply.text, (await after).reply.text) == ("before", "after")
+    dictated[0].say(reply("before"))
+    assert (await before).reply.text == "before"
+    (joined,) = generating(completion, asking())
+    await until(lambda: completion.cache.statistics.coalesced == 1)
+    dictated[1].say(reply("after"))
+    assert (await after).reply.text == (await joined).reply.text == "after"
+    assert len(backend.calls) == 2
 
 
 async def test_a_reply_that_was_begun_before_an_invalidation_is_not_kept(replica: NewReplica, clock: Clock):
@@ -694,6 +700,30 @@ async def test_what_one_replica_has_made_another_has(replicas: Replicas):
     answer = await replicas.following.generate(asking(), soon())
     assert (answer.reply, answer.cache, answer.attempts) == (reply(), HIT, 0)
     assert replicas.other_backend.calls == []
+
+
+async def test_bypass_asks_the_model_though_another_replica_has_a_reply(replicas: Replicas):
+    await replicas.leading.generate(asking(), soon())
+    assert (await replicas.following.generate(asking(cache=BYPASS), soon())).cache is OFF
+    assert len(replicas.other_backend.calls) == 1
+
+
+async def test_no_store_is_answered_by_what_another_replica_has_stored(replicas: Replicas):
+    await replicas.leading.generate(asking(), soon())
+    assert (await replicas.following.generate(asking(cache=NO_STORE), soon())).cache is HIT
+    assert replicas.other_backend.calls == []
+
+
+async def test_nobody_follows_a_call_that_is_not_to_be_shared(replicas: Replicas):
+    dictated = replicas.backend.dictate("here")
+    private = Streaming(replicas.leading, asking(cache=NO_STORE))
+    dictated.say("Private ")
+    await private.has("Private ")
+    other = Streaming(replicas.following, asking())
+    assert (await other.task).cache is MISS
+    assert other.text == "Hello!"
+    dictated.say(reply("Private "))
+    await private.task
 
 
 async def test_those_who_wait_for_a_shared_hit_have_a_hit(replicas: Replicas):

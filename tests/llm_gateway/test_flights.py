@@ -23,10 +23,10 @@ def completed(text: str) -> Completed:
 class Flown:
     """A flight whose call ends as the test says."""
 
-    def __init__(self, *, wants_text: bool = False) -> None:
+    def __init__(self) -> None:
         self.outcome: asyncio.Future[Completed] = asyncio.get_running_loop().create_future()
         self.landings = 0
-        self.flight = Flight(soon(), self._count_landing, wants_text=wants_text)
+        self.flight = Flight(soon(), self._count_landing)
         self.flight.start(self._make)
         self.was_cancelled = False
 
@@ -103,7 +103,7 @@ async def test_pieces_that_follow_shortly_wait_for_each_other(monkeypatch):
 
 
 async def test_who_comes_late_has_all_so_far_and_then_what_comes():
-    flown = Flown(wants_text=True)
+    flown = Flown()
     early = flown.read()
     flown.flight.publish("One ")
     await early.has("One ")
