@@ -17,8 +17,8 @@ from llm_gateway.cache import ResponseCache
 from llm_gateway.catalogue import Catalogue
 from llm_gateway.completion import Completion
 from llm_gateway.locations import Locations
+from llm_gateway.means import HedgeMode, Means
 from llm_gateway.model_calls import ModelCalls
-from llm_gateway.race import HedgeMode, Means
 from llm_gateway.redis_store import NoStore, RedisStore, Store
 from llm_gateway.service import LlmGatewayServicer
 from llm_gateway.settings import LlmSettings

@@ -14,7 +14,8 @@ from chassis.deadline import Deadline
 from chassis.errors import IonError
 from llm_gateway.attempts import pause_before_retry
 from llm_gateway.generation import GenerationRequest, Prompt
-from llm_gateway.race import Listener, Made, Means, Race
+from llm_gateway.means import Means
+from llm_gateway.race import Listener, Made, Race
 
 MAX_COUNTS: Final = 3  # attempts to count tokens
 

@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, NoReturn, Protocol
 
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded, IonError
 from llm_gateway.attempts import NO_USAGE, Attempt, Kind, pause_before_retry
-from llm_gateway.backends import Backend
-from llm_gateway.budgets import RatioBudget, RequestBudget
+from llm_gateway.budgets import RequestBudget
 from llm_gateway.generation import GenerationRequest, ModelInterrupted, ModelUnavailable, Reply, Usage
-from llm_gateway.latencies import Latencies
-from llm_gateway.locations import Call, Locations
-from llm_gateway.spending import Ledger
+from llm_gateway.locations import Call
+from llm_gateway.means import HedgeMode, Means
 from llm_gateway.tokens import estimate_prompt_tokens
 
 MAX_RETRIES: Final = 2
 # Another call with less time would not be answered.
 LEAST_SECONDS: Final = 0.010
 STREAMED_SHARE: Final = 0.1
-
-
-class HedgeMode(StrEnum):
-    """What a call is hedged on: nothing, a late reply, or a late first token as well, for which unary calls too are
-    streamed from the model."""
-
-    OFF = "off"
-    REPLY = "reply"
-    FIRST_TOKEN = "first-token"  # noqa: S105 - of a model
 
 
 class Listener(Protocol):
@@ -57,45 +43,6 @@ class Made:
     hedges: int
     lost_usage: Usage
     first_token_seconds: float | None
-
-
-@dataclass(slots=True)
-class CallStatistics:
-    """Counts since the start."""
-
-    calls: int = 0
-    hedges: int = 0
-    hedges_won: int = 0
-    hedges_denied: int = 0
-    retries: int = 0
-    retries_denied: int = 0
-
-
-class Means:
-    """What all races share: where calls go, what they may cost, and what is counted. `draw` gives the jitter: uniform
-    from 0 to 1."""
-
-    def __init__(
-        self,
-        backend: Backend,
-        locations: Locations,
-        *,
-        ledger: Ledger | None = None,
-        hedge_mode: HedgeMode = HedgeMode.FIRST_TOKEN,
-        max_tokens_per_request: int = 0,
-        draw: Callable[[], float] = random.random,
-    ) -> None:
-        self.backend = backend
-        self.locations = locations
-        self.hedge_mode = hedge_mode
-        self.max_tokens_per_request = max_tokens_per_request
-        self.draw = draw
-        self.latencies = Latencies()
-        self.retry_budget = RatioBudget()
-        self.hedge_budget = RatioBudget(floor=1)
-        self.ledger = ledger or Ledger()
-        self.statistics = CallStatistics()
-        self.probes: set[asyncio.Task[None]] = set()
 
 
 class Race:

@@ -8,7 +8,7 @@ from ion.llm.v1 import llm_pb2
 from llm_gateway.breaker import BreakerState
 from llm_gateway.cache import ResponseCache
 from llm_gateway.completion import Completion
-from llm_gateway.race import Means
+from llm_gateway.means import Means
 from llm_gateway.translation import usage_of
 
 _BREAKER: Final = {

@@ -35,8 +35,8 @@ from llm_gateway.generation import (
     Usage,
 )
 from llm_gateway.locations import Locations
+from llm_gateway.means import HedgeMode, Means
 from llm_gateway.model_calls import ModelCalls
-from llm_gateway.race import HedgeMode, Means
 from llm_gateway.redis_store import NoStore
 from tests.llm_gateway.conftest import TTL_SECONDS, Clock, NewReplica
 from tests.llm_gateway.scripted_backend import (

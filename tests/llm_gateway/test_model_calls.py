@@ -10,8 +10,8 @@ from chassis.errors import DeadlineExceeded
 from llm_gateway.budgets import RatioBudget
 from llm_gateway.generation import ModelBlocked, ModelQuota, ModelUnavailable, Prompt, Role, Turn
 from llm_gateway.locations import Locations
+from llm_gateway.means import Means
 from llm_gateway.model_calls import MAX_COUNTS, ModelCalls
-from llm_gateway.race import Means
 from tests.llm_gateway.scripted_backend import (
     ScriptedBackend,
     asking,

@@ -25,7 +25,8 @@ from llm_gateway.generation import (
 )
 from llm_gateway.latencies import Latencies
 from llm_gateway.locations import BreakerState, Call, Locations
-from llm_gateway.race import LEAST_SECONDS, HedgeMode, Made, Means, Race
+from llm_gateway.means import HedgeMode, Means
+from llm_gateway.race import LEAST_SECONDS, Made, Race
 from tests.llm_gateway.scripted_backend import (
     ScriptedBackend,
     asking,

@@ -34,8 +34,8 @@ from llm_gateway.generation import (
     Usage,
 )
 from llm_gateway.locations import Locations
+from llm_gateway.means import Means
 from llm_gateway.model_calls import ModelCalls
-from llm_gateway.race import Means
 from llm_gateway.redis_store import NoStore
 from llm_gateway.service import LlmGatewayServicer
 from llm_gateway.spending import Ledger

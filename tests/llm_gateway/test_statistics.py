@@ -11,8 +11,8 @@ from llm_gateway.catalogue import Catalogue
 from llm_gateway.completion import Completion
 from llm_gateway.generation import ModelUnavailable
 from llm_gateway.locations import Locations
+from llm_gateway.means import Means
 from llm_gateway.model_calls import ModelCalls
-from llm_gateway.race import Means
 from llm_gateway.redis_store import NoStore
 from tests.llm_gateway.scripted_backend import ScriptedBackend, asking
 

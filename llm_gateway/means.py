@@ -1,0 +1,63 @@
+"""What all model calls share: where they go, what they may cost, and what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from llm_gateway.backends import Backend
+from llm_gateway.budgets import RatioBudget
+from llm_gateway.latencies import Latencies
+from llm_gateway.locations import Locations
+from llm_gateway.spending import Ledger
+
+
+class HedgeMode(StrEnum):
+    """What a call is hedged on: nothing, a late reply, or a late first token as well, for which unary calls too are
+    streamed from the model."""
+
+    OFF = "off"
+    REPLY = "reply"
+    FIRST_TOKEN = "first-token"  # noqa: S105 - of a model
+
+
+@dataclass(slots=True)
+class CallStatistics:
+    """Counts since the start."""
+
+    calls: int = 0
+    hedges: int = 0
+    hedges_won: int = 0
+    hedges_denied: int = 0
+    retries: int = 0
+    retries_denied: int = 0
+
+
+class Means:
+    """What all races share: where calls go, what they may cost, and what is counted. `draw` gives the jitter: uniform
+    from 0 to 1."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        locations: Locations,
+        *,
+        ledger: Ledger | None = None,
+        hedge_mode: HedgeMode = HedgeMode.FIRST_TOKEN,
+        max_tokens_per_request: int = 0,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.backend = backend
+        self.locations = locations
+        self.hedge_mode = hedge_mode
+        self.max_tokens_per_request = max_tokens_per_request
+        self.draw = draw
+        self.latencies = Latencies()
+        self.retry_budget = RatioBudget()
+        self.hedge_budget = RatioBudget(floor=1)
+        self.ledger = ledger or Ledger()
+        self.statistics = CallStatistics()
+        self.probes: set[asyncio.Task[None]] = set()
