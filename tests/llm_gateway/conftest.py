@@ -1,4 +1,4 @@
-"""Replicas of the cache in this process, over one real Redis."""
+"""A clock, and replicas of the cache in this process, over one real Redis."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NewReplica = Callable[..., Awaitable[ResponseCache]]
 
 
 class Clock:
-    """Both clocks of a cache, moved by hand."""
+    """Moved by hand."""
 
     def __init__(self) -> None:
         self.at = 1_700_000_000.0

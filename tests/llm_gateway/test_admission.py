@@ -16,19 +16,7 @@ from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded
 from llm_gateway.admission import Admission
 from llm_gateway.generation import Overloaded
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.at = 1000.0
-
-    def __call__(self) -> float:
-        return self.at
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.llm_gateway.conftest import Clock
 
 
 def far() -> Deadline:

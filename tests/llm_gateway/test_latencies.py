@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from llm_gateway.budgets import RatioBudget
 from llm_gateway.latencies import MAX_MODELS, UNKNOWN, HedgeDelays, Latencies, Latency, hedge_delays
+from tests.llm_gateway.conftest import Clock
 
 MODEL = "gemini-3.5-flash"
 SHARE = 0.095
@@ -28,19 +29,6 @@ def quantile(share: float) -> float:
     upper = bisect(QUANTILES, share)
     low, high = QUANTILES[upper - 1], QUANTILES[upper]
     return SECONDS[upper - 1] + (SECONDS[upper] - SECONDS[upper - 1]) * (share - low) / (high - low)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.at = 0.0
-
-    def __call__(self) -> float:
-        return self.at
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
@@ -159,11 +147,11 @@ def test_delays_are_computed_once_in_fifty_calls_of_a_full_window(latencies: Lat
 def test_old_calls_are_forgotten(latencies: Latencies, clock: Clock) -> None:
     add_replies(latencies, *itertools.repeat(1.0, 100))
     assert latencies.delays(MODEL) == HedgeDelays(None, 1.0)
-    clock.at = 300
+    clock.at += 300
     add_replies(latencies, *itertools.repeat(2.0, 60))
-    clock.at = 601
+    clock.at += 301
     assert latencies.delays(MODEL) == HedgeDelays(None, 2.0)
-    clock.at = 901
+    clock.at += 300
     assert latencies.delays(MODEL) == UNKNOWN
 
 

@@ -12,21 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from llm_gateway.breaker import MOST_LATE, RING, BreakerState
 from llm_gateway.locations import Call, Locations
+from tests.llm_gateway.conftest import Clock
 
 A, B, C = NAMES = ("a", "b", "c")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.at = 1000.0
-
-    def __call__(self) -> float:
-        return self.at
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
