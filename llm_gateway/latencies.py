@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 MAX_MODELS: Final = 100  # the least recently used are forgotten
+# Below it a stall of this process would look like slowness of the model.
+LEAST_SECONDS: Final = 0.050
 EARLY_SHARE: Final = 0.8  # of the time to a late reply, before which a first token is early
 _REFRESHES_PER_MAX_AGE: Final = 10
 
@@ -113,7 +115,14 @@ class _Recent:
             self.calls.popleft()
 
     def keep(self, delays: HedgeDelays, now: float) -> None:
-        self.delays, self.computed_at, self.added = delays, now, 0
+        self.delays, self.computed_at, self.added = _at_least(LEAST_SECONDS, delays), now, 0
+
+
+def _at_least(seconds: float, delays: HedgeDelays) -> HedgeDelays:
+    first_token, reply = (
+        None if delay is None else max(seconds, delay) for delay in (delays.first_token_seconds, delays.reply_seconds)
+    )
+    return HedgeDelays(first_token, reply)
 
 
 def hedge_delays(calls: Sequence[Latency], *, share: float, least: int) -> HedgeDelays:

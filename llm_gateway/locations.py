@@ -44,7 +44,7 @@ class Call:
     @property
     def is_stranded(self) -> bool:
         """It is late, and its location's breaker has opened since it was sent: it is worth another call elsewhere."""
-        return self.is_late and self._is_outdated
+        return self.is_late and self.is_outdated
 
     def late(self) -> None:
         """It has not answered by its hedge delay, and goes on."""
@@ -74,7 +74,8 @@ class Call:
             self._at.breaker.cancel_probe()
 
     @property
-    def _is_outdated(self) -> bool:
+    def is_outdated(self) -> bool:
+        """Its location's breaker has opened since it was sent."""
         return self._at.breaker.openings != self._openings
 
     def _end(self) -> bool:
@@ -86,7 +87,7 @@ class Call:
 
     def _count(self, verdict: Verdict) -> None:
         known, self._outcome = self._outcome, self._outcome or Outcome(self._locations.now(), verdict)
-        if self._is_outdated:
+        if self.is_outdated:
             return
         breaker = self._at.breaker
         if known is None:

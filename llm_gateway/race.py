@@ -139,7 +139,7 @@ class Race:
         """Give up a call that has shown nothing for one elsewhere; where there can be none, go on waiting for it."""
         attempt.may_move = False
         elsewhere = self._means.locations.alternative(avoid=self._tried)
-        if elsewhere is None or not self._may_retry():
+        if elsewhere is None or not self._may_retry(attempt):
             return
         self._learn(attempt)
         if timed_out:
@@ -157,11 +157,11 @@ class Race:
         if not isinstance(error, IonError) or not error.retryable or self._remaining_seconds() < LEAST_SECONDS:
             raise error
         if not self._has_another():
-            self._plan_retry(error, now)
+            self._plan_retry(attempt, error, now)
 
-    def _plan_retry(self, error: IonError, now: float) -> None:
+    def _plan_retry(self, failed: Attempt, error: IonError, now: float) -> None:
         pause = self._pause()
-        if pause is not None and self._may_retry():
+        if pause is not None and self._may_retry(failed):
             self._retry_at = now + pause
         elif not self._running():  # not even a probe
             raise error
@@ -181,14 +181,19 @@ class Race:
         wish_seconds = locations.wait_seconds(locations.choose(avoid=self._tried))
         return pause_before_retry(wish_seconds, self._remaining_seconds(), len(self._attempts), self._means.draw())
 
-    def _may_retry(self) -> bool:
+    def _may_retry(self, failed: Attempt) -> bool:
         retries = sum(attempt.kind is Kind.RETRY for attempt in self._attempts)
         if retries >= MAX_RETRIES or not self._budget.may_attempt(self._input_tokens):
             return False
-        if self._means.retry_budget.withdraw():
+        if self._is_stray(failed) or self._means.retry_budget.withdraw():
             return True
         self._means.statistics.retries_denied += 1
         return False
+
+    def _is_stray(self, failed: Attempt) -> bool:
+        """Sent before its location's breaker opened, and a healthy one is there: the breaker itself bounds how many such
+        calls there are, and each may go on, whatever the budget."""
+        return failed.call.is_outdated and self._means.locations.alternative(avoid=self._tried) is not None
 
     def _has_another(self) -> bool:
         """Whether a call to a healthy location is under way or planned."""

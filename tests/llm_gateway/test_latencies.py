@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_gateway.budgets import RatioBudget
-from llm_gateway.latencies import MAX_MODELS, UNKNOWN, HedgeDelays, Latencies, Latency, hedge_delays
+from llm_gateway.latencies import LEAST_SECONDS, MAX_MODELS, UNKNOWN, HedgeDelays, Latencies, Latency, hedge_delays
 from tests.llm_gateway.conftest import Clock
 
 MODEL = "gemini-3.5-flash"
@@ -162,7 +162,7 @@ def test_models_are_told_apart_and_bounded(latencies: Latencies) -> None:
         latencies.add("model-000", first_token_seconds=None, reply_seconds=0.0)
     assert len(latencies.models) == MAX_MODELS
     assert latencies.models[:2] == ["model-000", "model-002"], "the least recently used has left"
-    assert latencies.delays("model-000") == HedgeDelays(None, 0.0)
+    assert latencies.delays("model-000") == HedgeDelays(None, LEAST_SECONDS), "no stall of this process is lateness"
     assert latencies.delays("model-001") == UNKNOWN
     assert latencies.delays("model-100") == HedgeDelays(None, 100.0)
 

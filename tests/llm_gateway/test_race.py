@@ -11,6 +11,7 @@ import pytest
 
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded
+from llm_gateway.breaker import LEAST_OUTCOMES, BreakerState
 from llm_gateway.budgets import RatioBudget
 from llm_gateway.generation import (
     ModelBlocked,
@@ -24,7 +25,7 @@ from llm_gateway.generation import (
     Usage,
 )
 from llm_gateway.latencies import Latencies
-from llm_gateway.locations import BreakerState, Call, Locations
+from llm_gateway.locations import Call, Locations
 from llm_gateway.means import HedgeMode, Means
 from llm_gateway.race import LEAST_SECONDS, Made, Race
 from tests.llm_gateway.scripted_backend import (
@@ -667,11 +668,9 @@ async def test_giving_up_counts_against_the_location(new):
     assert track.locations.state("a") is BreakerState.OPEN
 
 
-@pytest.mark.parametrize(("locations", "denied"), [("ab", 1), ("a", 0)])
-async def test_a_call_is_not_given_up_for_nothing(new, locations, denied):
-    track = new(*locations, mode=HedgeMode.OFF)
+async def test_a_call_is_not_given_up_where_there_is_nowhere_else(new):
+    track = new("a", mode=HedgeMode.OFF)
     track.learned(reply=AT_ONCE)
-    track.means.retry_budget = NOTHING
     track.backend.hold("a")
     racing = track.race()
     await track.late()
@@ -681,7 +680,29 @@ async def test_a_call_is_not_given_up_for_nothing(new, locations, denied):
         track.locations.notify()
     track.backend.release("a")
     assert (await racing).reply == reply(location="a")
-    assert (track.backend.asked, track.statistics.retries_denied) == (["a"], denied)
+    assert track.backend.asked == ["a"]
+
+
+async def test_calls_that_were_sent_before_a_breaker_opened_go_elsewhere_whatever_the_budget(new):
+    """A burst that meets a location that has just died: the budget alone would let most of it fail."""
+    track = new(mode=HedgeMode.OFF)
+    track.means.retry_budget = RatioBudget(share=0.0, floor=LEAST_OUTCOMES - 1)
+    track.backend.at["a"].extend(ModelUnavailable() for _ in range(60))
+    made = await asyncio.gather(*(track.race() for _ in range(60)))
+    assert {one.reply.location for one in made} == {"b"}
+    assert track.statistics.retries_denied == 0
+
+
+async def test_an_outage_everywhere_does_not_multiply_load(new):
+    """The first to fail open the breakers, those under way are tried once more; after that a call is one attempt."""
+    track = new(mode=HedgeMode.OFF)
+    track.means.retry_budget = RatioBudget(share=0.0, floor=LEAST_OUTCOMES)
+    for location in "ab":
+        track.backend.at[location].extend(ModelUnavailable() for _ in range(500))
+    for _ in range(10):
+        outcomes = await asyncio.gather(*(track.race() for _ in range(20)), return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {ModelUnavailable}
+    assert len(track.backend.calls) <= 200 + 20 + LEAST_OUTCOMES
 
 
 async def test_a_late_call_to_a_location_whose_breaker_opens_is_moved_at_once(new):
