@@ -34,7 +34,7 @@ get INVALID_ARGUMENT. Waiting ends with TimeoutError after `timeout_seconds` (5 
 
 Under the law, a unary answer takes the total of a delay; a stream sends its first piece after the share of the first
 token and spreads the rest evenly until the total, or, without a share, sends all at its end. The same seed and location
-give the same delays, one a call in the order of their coming, whatever becomes of the calls. CountTokens is not delayed.
+give the same delays, one a call in the order of their coming, whatever becomes of the calls. Counting is not delayed.
 
 As a program: `python -m tests.fake_vertex --port 0 --delay-ms 100 --location us-central1` prints one line that ends in
 the port when it is ready; SIGTERM ends it. It keeps no calls, and sends pieces of 64 characters, since Vertex sends few
