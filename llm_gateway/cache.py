@@ -152,6 +152,9 @@ class ResponseCache:
         or the call of another replica to follow. None: there is no store in time, and the caller goes alone.
 
         `accept_stale` is False for who makes a stale reply anew; `after` is the call whose leader is gone."""
+        if not self._store.enabled:
+            self.statistics.misses += 1
+            return None
         now = self._unix_now()
         made_after = 0.0 if max_age_seconds is None else now - max_age_seconds
         entered = await self._enter(key, streamed, made_after, 0.0 if accept_stale else now)

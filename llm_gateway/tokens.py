@@ -40,6 +40,12 @@ def most_prompt_tokens(prompt: Prompt) -> int:
     return _most_tokens(prompt.system_instruction) + sum(_most_tokens(turn.text) for turn in prompt.turns)
 
 
+def _is_far_below(prompt: Prompt, limit: int) -> bool:
+    """By lengths alone, since no character has more than four bytes."""
+    characters = len(prompt.system_instruction) + sum(len(turn.text) for turn in prompt.turns)
+    return 4 * characters + (1 + len(prompt.turns)) * _TURN_TOKENS <= limit
+
+
 def _most_tokens(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass")) + _TURN_TOKENS
 
@@ -152,7 +158,7 @@ class TokenCounter:
         """The prompt within `limit` input tokens, 0 for no limit, and how many of its oldest turns were left out. What
         is left begins with the user's turn; instructions and last turn are kept as they are. Where the tokens cannot be
         counted in a share of the deadline, the estimate decides. Raises PromptTooLarge."""
-        if not limit or most_prompt_tokens(prompt) <= limit:
+        if not limit or _is_far_below(prompt, limit) or most_prompt_tokens(prompt) <= limit:
             return prompt, 0
         within = Deadline.after(COUNT_SHARE * deadline.remaining_seconds())
         search = CutSearch(prompt, limit)
