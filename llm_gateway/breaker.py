@@ -12,9 +12,9 @@ RING: Final = 20
 RING_SECONDS: Final = 30.0
 LEAST_OUTCOMES: Final = 10
 FAILED_SHARE: Final = 0.25
-# A tenth of the calls to a healthy location are late, since the delay is made so: that half of 20 are has a chance of
-# 7e-6. Half of 10 would be late once in 600 times, hence a number and not a share.
-MOST_LATE: Final = RING // 2
+# A tenth of the calls to a healthy location are late, since the delay is made so, and a stall of this process makes
+# many late together: 14 of 20 come by chance once in 10^9 times, and with 40 % late, as in a stall, once in 150.
+MOST_LATE: Final = 14
 OPEN_SECONDS: Final = 1.0
 LONGEST_OPEN_SECONDS: Final = 30.0
 SUCCESSES_TO_CLOSE: Final = 3
@@ -48,7 +48,7 @@ class Breaker:
     """One location's circuit breaker.
 
     Opens where at least 10 of the last 20 outcomes, of at most 30 s, are known and a quarter of them failed, or where
-    10 failed or were late. It is open for 1 s, for twice as long each time that it opens again before it has been
+    14 failed or were late. It is open for 1 s, for twice as long each time that it opens again before it has been
     closed for 30 s, for 30 s at most, each with jitter. Then one probe at a time is due: 3 successes in a row close
     it, a failure or a late answer opens it again.
     """

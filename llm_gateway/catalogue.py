@@ -159,7 +159,8 @@ class Catalogue:
         """What one reply and the calls lost on the way to it cost today; None where the model has no price."""
         model = self.model(model_id)
         prices, today = model.prices if model else [], self._today()
-        cost, lost = (spending.cost_usd(prices, spent, today) for spent in (usage, lost_usage))
+        cost = spending.cost_usd(prices, usage, today)
+        lost = 0.0 if lost_usage == NO_USAGE else spending.cost_usd(prices, lost_usage, today)
         return None if cost is None or lost is None else cost + lost
 
     def _base_id(self, model_id: str) -> str:

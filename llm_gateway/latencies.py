@@ -48,7 +48,7 @@ class Latencies:
     def __init__(
         self,
         *,
-        share: float = 0.095,
+        share: float = 0.09,
         window: int = 1000,
         least: int = 50,
         max_age_seconds: float = 600.0,

@@ -7,12 +7,16 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from llm_gateway.backends import Backend
 from llm_gateway.budgets import RatioBudget
 from llm_gateway.latencies import Latencies
 from llm_gateway.locations import Locations
 from llm_gateway.spending import Ledger
+
+# With the one that a minute may have in any case, below a tenth from 200 requests a minute on.
+HEDGED_SHARE: Final = 0.095
 
 
 class HedgeMode(StrEnum):
@@ -57,7 +61,7 @@ class Means:
         self.draw = draw
         self.latencies = Latencies()
         self.retry_budget = RatioBudget()
-        self.hedge_budget = RatioBudget(floor=1)
+        self.hedge_budget = RatioBudget(HEDGED_SHARE, floor=1)
         self.ledger = ledger or Ledger()
         self.statistics = CallStatistics()
         self.probes: set[asyncio.Task[None]] = set()

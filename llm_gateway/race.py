@@ -191,8 +191,8 @@ class Race:
         return False
 
     def _is_stray(self, failed: Attempt) -> bool:
-        """Sent before its location's breaker opened, and a healthy one is there: the breaker itself bounds how many such
-        calls there are, and each may go on, whatever the budget."""
+        """Sent before its location's breaker opened, and a healthy one is there: the breaker itself bounds how many
+        such calls there are, and each may go on, whatever the budget."""
         return failed.call.is_outdated and self._means.locations.alternative(avoid=self._tried) is not None
 
     def _has_another(self) -> bool:
@@ -372,7 +372,7 @@ class Race:
 
     def _learn(self, attempt: Attempt) -> None:
         """From first calls alone, since only they are as all calls would be. One that a hedge has beaten is at least as
-        slow as shows."""
+        slow as shows, and its reply, of a stream, among the slowest."""
         if attempt.kind is not Kind.FIRST:
             return
         first_token, elapsed = attempt.first_token_seconds, time.monotonic() - attempt.started_at
@@ -381,7 +381,9 @@ class Race:
                 return
             if first_token is None:
                 first_token = max(elapsed, self._delays.first_token_seconds or 0.0)
-            elapsed = max(elapsed, self._delays.reply_seconds or 0.0)
+            # Of two measures the same calls have to be the slowest: else each would have late calls of its own.
+            whole_time = attempt.ends_at - attempt.started_at if self._streamed else 0.0
+            elapsed = max(elapsed, self._delays.reply_seconds or 0.0, whole_time)
         self._means.latencies.add(
             self._request.model,
             first_token_seconds=first_token if self._streamed else None,

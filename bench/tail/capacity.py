@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,20 +24,27 @@ MEMORY_CALLERS: Final = 256
 
 
 def concurrency(rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Requests a second of 64 callers, of the gateway alone and through the chain of three, by round."""
-    found: dict[str, list[float]] = {"llm_gateway": [], "three processes": []}
-    with parts.fakes() as fakes, bench.load.sample_bodies(distinct=True) as bodies:
+    """Requests a second of 64 callers by round: of the gateway alone, of one process and of the chain of three, beside
+    the empty chain of three."""
+    found: dict[str, list[float]] = {"llm_gateway": [], "standalone": [], "three processes": [], "empty chain": []}
+    with parts.fakes() as fakes, bench.load.sample_bodies(distinct=True) as bodies, ExitStack() as stack:
         fakes.tell(f"delay={DELAY_SECONDS}")
-        with parts.gateway(fakes.env()) as gateway, chains.three(fakes.env()) as chain:
-            demand = bench.load.Demand(CALLERS)
+        gateway = stack.enter_context(parts.gateway(fakes.env()))
+        over_http = {
+            "standalone": stack.enter_context(chains.standalone(fakes.env())),
+            "three processes": stack.enter_context(chains.three(fakes.env())),
+            "empty chain": stack.enter_context(chains.bare(x_cache="miss", delay_seconds=DELAY_SECONDS)),
+        }
+        demand = bench.load.Demand(CALLERS)
+        for chain in over_http.values():
             bench.load.run(chain, bodies, demand=demand, x_cache="miss", seconds=2)
-            for number in range(rounds):
-                count = round(seconds * CALLERS / DELAY_SECONDS)
-                load = loads.run(Plan(gateway.target, count=count, key=f"callers {number}", callers=CALLERS))
-                found["llm_gateway"].append(load.count("OK") / float(max(load.ends)))
+        for number in range(rounds):
+            count = round(seconds * CALLERS / DELAY_SECONDS)
+            load = loads.run(Plan(gateway.target, count=count, key=f"callers {number}", callers=CALLERS))
+            found["llm_gateway"].append(load.count("OK") / float(max(load.ends)))
+            for name, chain in over_http.items():
                 run = bench.load.run(chain, bodies, demand=demand, x_cache="miss", seconds=seconds)
-                answered = run.requests_per_second * (1 - run.unmeant)
-                found["three processes"].append(answered)
+                found[name].append(run.requests_per_second * (1 - run.unmeant))
     return found
 
 

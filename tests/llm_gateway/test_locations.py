@@ -94,26 +94,27 @@ def test_outcomes_before_the_last_twenty_do_not_count(locations: Locations) -> N
 
 
 def test_a_location_that_hangs_opens_before_any_call_ends(locations: Locations) -> None:
-    be_late(locations, A, 9)
+    be_late(locations, A, MOST_LATE - 1)
     assert locations.state(A) is BreakerState.CLOSED
     be_late(locations, A)
-    assert (locations.state(A), locations.running(A)) == (BreakerState.OPEN, 10)
+    assert (locations.state(A), locations.running(A)) == (BreakerState.OPEN, MOST_LATE)
 
 
-def test_a_tenth_of_calls_late_opens_a_full_ring_about_once_in_100_000() -> None:
-    chance = sum(comb(RING, late) * 0.1**late * 0.9 ** (RING - late) for late in range(MOST_LATE, RING + 1))
-    assert 5e-6 < chance < 1e-5
+@pytest.mark.parametrize(("late_share", "least", "most"), [(0.1, 1e-10, 1e-9), (0.4, 0.005, 0.007)])
+def test_the_chance_that_late_calls_open_a_full_ring(late_share: float, least: float, most: float) -> None:
+    chances = [comb(RING, late) * late_share**late * (1 - late_share) ** (RING - late) for late in range(RING + 1)]
+    assert least < sum(chances[MOST_LATE:]) < most
 
 
-@pytest.mark.parametrize("late", [1, 9])
+@pytest.mark.parametrize("late", [1, MOST_LATE - 1])
 def test_late_calls_count_by_number_while_the_ring_is_not_full(locations: Locations, late: int) -> None:
-    succeed(locations, A, 10 - late)
+    succeed(locations, A, MOST_LATE - late)
     be_late(locations, A, late)
     assert locations.state(A) is BreakerState.CLOSED
 
 
 def test_a_late_call_that_succeeds_counts_once(locations: Locations) -> None:
-    for _ in range(9):
+    for _ in range(MOST_LATE - 1):
         call = locations.start(A)
         call.late()
         call.late()

@@ -977,7 +977,7 @@ async def test_what_a_loser_has_not_shown_takes_at_least_its_delay(new):
     await track.race()
     ((first_token, whole),) = track.latencies.added
     assert first_token >= NEVER
-    assert whole >= 0.02
+    assert whole >= 9, "of a stream, as long as it might have taken: slow in both measures"
 
 
 async def test_the_first_token_of_a_loser_is_known_where_it_came(new):
