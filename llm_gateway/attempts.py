@@ -8,15 +8,13 @@ from enum import StrEnum
 from typing import Final
 
 from chassis.errors import DeadlineExceeded
-from llm_gateway.generation import Reply, Usage
+from llm_gateway.generation import NO_USAGE, Reply, Usage
 from llm_gateway.latencies import HedgeDelays
 from llm_gateway.locations import Call
 from llm_gateway.tokens import estimate_tokens
 
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 1.0
-
-NO_USAGE: Final = Usage()
 
 
 class Kind(StrEnum):

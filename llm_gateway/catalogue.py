@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ion.error.v1.reason_pb2 import Reason
 from llm_gateway import spending
-from llm_gateway.generation import GenerationRequest, ModelError, Parameters, Usage
-from llm_gateway.spending import NO_USAGE, Price
+from llm_gateway.generation import NO_USAGE, GenerationRequest, ModelError, Parameters, Usage
+from llm_gateway.spending import Price
 
 Parameter = Literal["temperature", "top_p", "stop_sequences", "response_json_schema"]
 PARAMETERS: Final[tuple[Parameter, ...]] = ("temperature", "top_p", "stop_sequences", "response_json_schema")

@@ -12,15 +12,13 @@ from typing import Final
 
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded
-from llm_gateway.generation import Reply, Usage
+from llm_gateway.generation import NO_USAGE, Reply, Usage
 from llm_gateway.shared_call import SharedCall
 
 # Each message costs about 100 µs a hop, and nobody reads faster.
 MERGE_SECONDS: Final = 0.020
 # A stored reply is replayed in pieces of at most so many characters, cut after white space where there is any.
 _REPLAYED: Final = re.compile(r".{1,256}(?:(?<=\s)|\Z)|.{256}", re.DOTALL)
-
-NO_USAGE: Final = Usage()
 
 
 class CacheStatus(StrEnum):

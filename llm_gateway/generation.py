@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from chassis.errors import IonError, Violation
 from ion.error.v1.reason_pb2 import Reason
@@ -90,6 +91,9 @@ class Usage:
             self.cached_input_tokens + other.cached_input_tokens,
             self.thinking_tokens + other.thinking_tokens,
         )
+
+
+NO_USAGE: Final = Usage()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Final, NoReturn, Protocol
 
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded, IonError
-from llm_gateway.attempts import NO_USAGE, Attempt, Kind, pause_before_retry
+from llm_gateway.attempts import Attempt, Kind, pause_before_retry
 from llm_gateway.budgets import RequestBudget
-from llm_gateway.generation import GenerationRequest, ModelInterrupted, ModelUnavailable, Reply, Usage
+from llm_gateway.generation import NO_USAGE, GenerationRequest, ModelInterrupted, ModelUnavailable, Reply, Usage
 from llm_gateway.locations import Call
 from llm_gateway.means import HedgeMode, Means
 from llm_gateway.tokens import estimate_prompt_tokens

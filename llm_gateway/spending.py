@@ -9,11 +9,10 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llm_gateway.generation import Usage
+from llm_gateway.generation import NO_USAGE, Usage
 
 MAX_ENTRIES: Final = 1000
 OTHER: Final = "(other)"
-NO_USAGE: Final = Usage()
 _MILLION: Final = 1_000_000
 
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -78,6 +78,8 @@ def _outage_targets(outages: dict[str, list[Load]]) -> Iterator[Budget]:
 
 def _load_targets(measured: Measured) -> Iterator[Budget]:
     for name, rates in measured.concurrency.items():
+        if name == "empty chain":
+            continue
         what = f"model of 100 ms, 64 callers, {name}"
         yield Budget(what, statistics.median(rates), 590, "req/s", least=True)
     if measured.memory:
