@@ -46,13 +46,19 @@ async def test_each_request_pays_into_both_budgets():
 
 
 async def test_an_outage_does_not_multiply_load():
-    backend = ScriptedBackend(*[ModelUnavailable()] * 300, locations=("a", "b"))
+    """Those under way as it begins are tried once more, elsewhere; after that a tenth is."""
+    backend = ScriptedBackend(*[ModelUnavailable()] * 900, locations=("a", "b"))
     calls = calls_of(backend)
     calls.means.retry_budget = RatioBudget(share=0.1, floor=0)
-    made = (calls.make(asking(str(number)), soon(), Silent()) for number in range(100))
-    failures = await asyncio.gather(*made, return_exceptions=True)
-    assert {type(failure) for failure in failures} == {ModelUnavailable}
-    assert len(backend.calls) <= 110
+    asked = []
+    for _ in range(3):
+        made = (calls.make(asking(str(number)), soon(), Silent()) for number in range(100))
+        failures = await asyncio.gather(*made, return_exceptions=True)
+        assert {type(failure) for failure in failures} == {ModelUnavailable}
+        asked.append(len(backend.calls))
+        backend.calls.clear()
+    assert asked[0] <= 210
+    assert sum(asked[1:]) <= 230
 
 
 async def test_no_call_is_under_way_after_close():

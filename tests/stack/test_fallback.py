@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import pytest
 
@@ -64,6 +66,7 @@ async def test_apologies_are_not_cached(chain, vertex, unique):
 
 
 async def test_short_trouble_is_retried_and_unnoticed(chain, vertex, unique):
+    await asyncio.gather(*(chain.chat(unique("hello")) for _ in range(40)))  # traffic, a tenth of which may be retried
     vertex.fail(grpc.StatusCode.UNAVAILABLE, times=2)
     answer = (await chain.chat(unique("hello"))).json()
     assert "fallback" not in answer["metadata"]
