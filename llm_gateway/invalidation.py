@@ -18,9 +18,8 @@ from llm_gateway.redis_store import ANSWER_SECONDS, Store
 from llm_gateway.stored import Stored
 
 MAX_ENTRIES: Final = 1000
-KEEP_SECONDS: Final = (
-    86_400.0  # at least: replicas of an earlier release may have kept replies for longer than this one
-)
+# At least: replicas of an earlier release may have kept replies for longer than this one.
+KEEP_SECONDS: Final = 86_400.0
 _KEY: Final = "ion:v2:invalidations"
 # The oldest that are too many become one that covers all: too much is forgotten rather than too little.
 _ADD: Final = """
