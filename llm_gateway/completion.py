@@ -244,7 +244,7 @@ class Completion:
         fitted = self._catalogue.fit(request)
         limit = self._catalogue.input_limit(request.model, request.max_input_tokens, self._max_input_tokens)
         prompt, trimmed_turns = await self._counter.fit(request.model, request.prompt, limit, deadline)
-        return replace(fitted, prompt=prompt), trimmed_turns
+        return (replace(fitted, prompt=prompt) if trimmed_turns else fitted), trimmed_turns
 
 
 class _Told:
