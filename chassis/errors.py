@@ -38,6 +38,7 @@ _INVALID = grpc.StatusCode.INVALID_ARGUMENT
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 _EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 _NOT_FOUND = grpc.StatusCode.NOT_FOUND
+_UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 _PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 
 RULES: Final[dict[int, Rule]] = {
@@ -59,6 +60,10 @@ RULES: Final[dict[int, Rule]] = {
     Reason.REASON_LLM_GATEWAY_UNAVAILABLE: Rule(_UNAVAILABLE, True, "The LLM gateway could not be reached."),
     Reason.REASON_MODEL_INTERRUPTED: Rule(_UNAVAILABLE, True, "The reply broke off."),
     Reason.REASON_PROMPT_TOO_LARGE: Rule(_INVALID, False, "The prompt is too large."),
+    Reason.REASON_UNAUTHENTICATED: Rule(_UNAUTHENTICATED, False, "The credentials are missing or not valid."),
+    Reason.REASON_RATE_LIMITED: Rule(_EXHAUSTED, True, "The limit of this caller is reached."),
+    Reason.REASON_SESSION_NOT_FOUND: Rule(_NOT_FOUND, False, "There is no session of that id."),
+    Reason.REASON_DATABASE_UNAVAILABLE: Rule(_UNAVAILABLE, True, "The database does not answer."),
     Reason.REASON_INTERNAL: Rule(grpc.StatusCode.INTERNAL, False, "Something went wrong inside ION."),
 }
 

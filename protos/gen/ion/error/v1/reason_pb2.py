@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19ion/error/v1/reason.proto\x12\x0cion.error.v1\"S\n\x07\x46\x61ilure\x12$\n\x06reason\x18\x01 \x01(\x0e\x32\x14.ion.error.v1.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08*\xaa\x04\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14REASON_INVALID_FIELD\x10\x01\x12\x18\n\x14REASON_MESSAGE_BLANK\x10\x02\x12\x1b\n\x17REASON_MESSAGE_TOO_LONG\x10\x03\x12\x1c\n\x18REASON_PERSONA_NOT_FOUND\x10\x04\x12\x1a\n\x16REASON_MODEL_NOT_FOUND\x10\x05\x12\x1c\n\x18REASON_MODEL_UNAVAILABLE\x10\x06\x12\x16\n\x12REASON_MODEL_QUOTA\x10\x07\x12\x19\n\x15REASON_MODEL_REJECTED\x10\x08\x12\x18\n\x14REASON_MODEL_BLOCKED\x10\t\x12\x16\n\x12REASON_MODEL_EMPTY\x10\n\x12\x1c\n\x18REASON_MODEL_CREDENTIALS\x10\x0b\x12\x1c\n\x18REASON_DEADLINE_EXCEEDED\x10\x0c\x12\x14\n\x10REASON_CANCELLED\x10\r\x12\x15\n\x11REASON_OVERLOADED\x10\x0e\x12\x1d\n\x19REASON_ROUTER_UNAVAILABLE\x10\x0f\x12\"\n\x1eREASON_LLM_GATEWAY_UNAVAILABLE\x10\x10\x12\x13\n\x0fREASON_INTERNAL\x10\x11\x12\x1c\n\x18REASON_MODEL_INTERRUPTED\x10\x12\x12\x1b\n\x17REASON_PROMPT_TOO_LARGE\x10\x13\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19ion/error/v1/reason.proto\x12\x0cion.error.v1\"S\n\x07\x46\x61ilure\x12$\n\x06reason\x18\x01 \x01(\x0e\x32\x14.ion.error.v1.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08*\x9e\x05\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14REASON_INVALID_FIELD\x10\x01\x12\x18\n\x14REASON_MESSAGE_BLANK\x10\x02\x12\x1b\n\x17REASON_MESSAGE_TOO_LONG\x10\x03\x12\x1c\n\x18REASON_PERSONA_NOT_FOUND\x10\x04\x12\x1a\n\x16REASON_MODEL_NOT_FOUND\x10\x05\x12\x1c\n\x18REASON_MODEL_UNAVAILABLE\x10\x06\x12\x16\n\x12REASON_MODEL_QUOTA\x10\x07\x12\x19\n\x15REASON_MODEL_REJECTED\x10\x08\x12\x18\n\x14REASON_MODEL_BLOCKED\x10\t\x12\x16\n\x12REASON_MODEL_EMPTY\x10\n\x12\x1c\n\x18REASON_MODEL_CREDENTIALS\x10\x0b\x12\x1c\n\x18REASON_DEADLINE_EXCEEDED\x10\x0c\x12\x14\n\x10REASON_CANCELLED\x10\r\x12\x15\n\x11REASON_OVERLOADED\x10\x0e\x12\x1d\n\x19REASON_ROUTER_UNAVAILABLE\x10\x0f\x12\"\n\x1eREASON_LLM_GATEWAY_UNAVAILABLE\x10\x10\x12\x13\n\x0fREASON_INTERNAL\x10\x11\x12\x1c\n\x18REASON_MODEL_INTERRUPTED\x10\x12\x12\x1b\n\x17REASON_PROMPT_TOO_LARGE\x10\x13\x12\x1a\n\x16REASON_UNAUTHENTICATED\x10\x14\x12\x17\n\x13REASON_RATE_LIMITED\x10\x15\x12\x1c\n\x18REASON_SESSION_NOT_FOUND\x10\x16\x12\x1f\n\x1bREASON_DATABASE_UNAVAILABLE\x10\x17\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ion.error.v1.reason_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REASON']._serialized_start=129
-  _globals['_REASON']._serialized_end=683
+  _globals['_REASON']._serialized_end=799
   _globals['_FAILURE']._serialized_start=43
   _globals['_FAILURE']._serialized_end=126
 # @@protoc_insertion_point(module_scope)

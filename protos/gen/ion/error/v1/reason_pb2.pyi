@@ -67,6 +67,16 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The prompt has more input tokens than the call may have, even without its older turns. INVALID_ARGUMENT, with
     google.rpc.BadRequest.
     """
+    REASON_UNAUTHENTICATED: _Reason.ValueType  # 20
+    """No credentials were given, or ones that are unknown, expired, revoked or not well formed. UNAUTHENTICATED."""
+    REASON_RATE_LIMITED: _Reason.ValueType  # 21
+    """The caller has made more requests, or used more tokens, than its tier allows. RESOURCE_EXHAUSTED, with
+    google.rpc.RetryInfo and google.rpc.QuotaFailure.
+    """
+    REASON_SESSION_NOT_FOUND: _Reason.ValueType  # 22
+    """The caller has no session of that id: there is none, or it is somebody else's. NOT_FOUND."""
+    REASON_DATABASE_UNAVAILABLE: _Reason.ValueType  # 23
+    """The database, which keeps conversations and keys, does not answer. UNAVAILABLE, with google.rpc.RetryInfo."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. The comment of each value names the gRPC status it travels with."""
@@ -113,6 +123,16 @@ REASON_PROMPT_TOO_LARGE: Reason.ValueType  # 19
 """The prompt has more input tokens than the call may have, even without its older turns. INVALID_ARGUMENT, with
 google.rpc.BadRequest.
 """
+REASON_UNAUTHENTICATED: Reason.ValueType  # 20
+"""No credentials were given, or ones that are unknown, expired, revoked or not well formed. UNAUTHENTICATED."""
+REASON_RATE_LIMITED: Reason.ValueType  # 21
+"""The caller has made more requests, or used more tokens, than its tier allows. RESOURCE_EXHAUSTED, with
+google.rpc.RetryInfo and google.rpc.QuotaFailure.
+"""
+REASON_SESSION_NOT_FOUND: Reason.ValueType  # 22
+"""The caller has no session of that id: there is none, or it is somebody else's. NOT_FOUND."""
+REASON_DATABASE_UNAVAILABLE: Reason.ValueType  # 23
+"""The database, which keeps conversations and keys, does not answer. UNAVAILABLE, with google.rpc.RetryInfo."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

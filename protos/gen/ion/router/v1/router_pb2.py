@@ -22,67 +22,94 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from ion.error.v1 import reason_pb2 as ion_dot_error_dot_v1_dot_reason__pb2
 from ion.llm.v1 import llm_pb2 as ion_dot_llm_dot_v1_dot_llm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aion/router/v1/router.proto\x12\rion.router.v1\x1a\x19ion/error/v1/reason.proto\x1a\x14ion/llm/v1/llm.proto\"]\n\x0cRouteRequest\x12\x11\n\x07message\x18\x01 \x01(\tH\x00\x12\x17\n\rresonance_key\x18\x02 \x01(\tH\x00\x12\x18\n\x10previous_persona\x18\x03 \x01(\tB\x07\n\x05input\"\x86\x01\n\x0cPersonaScore\x12\x0f\n\x07persona\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0c\n\x04tone\x18\x03 \x01(\x01\x12\x0c\n\x04pace\x18\x04 \x01(\x01\x12\x0e\n\x06intent\x18\x05 \x01(\x01\x12\x13\n\x0btie_breaker\x18\x06 \x01(\x01\x12\x15\n\rsession_bonus\x18\x07 \x01(\x01\"\xd9\x01\n\x07Routing\x12\x0f\n\x07persona\x18\x01 \x01(\t\x12\x19\n\x11secondary_persona\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x15\n\rresonance_key\x18\x04 \x01(\t\x12+\n\x06scores\x18\x05 \x03(\x0b\x32\x1b.ion.router.v1.PersonaScore\x12\x11\n\treasoning\x18\x06 \x01(\t\x12\x17\n\x0f\x64\x65\x66\x61ulted_parts\x18\x07 \x03(\t\x12\x0e\n\x06pinned\x18\x08 \x01(\x08\x12\x0e\n\x06margin\x18\t \x01(\x01\"o\n\x04Tone\x12\x0f\n\x07primary\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12\x11\n\tsecondary\x18\x03 \x01(\t\x12\x1c\n\x14secondary_confidence\x18\x04 \x01(\x01\x12\x11\n\tabstained\x18\x05 \x01(\x08\"-\n\x06Intent\x12\x0f\n\x07primary\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x01\"[\n\x06Rhythm\x12\x0c\n\x04pace\x18\x01 \x01(\t\x12\x12\n\navg_length\x18\x02 \x01(\x01\x12\x1b\n\x13punctuation_density\x18\x03 \x01(\x01\x12\x12\n\nconfidence\x18\x04 \x01(\x01\"(\n\x08\x45vidence\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\x8d\x02\n\x08\x41nalysis\x12!\n\x04tone\x18\x01 \x01(\x0b\x32\x13.ion.router.v1.Tone\x12%\n\x06intent\x18\x02 \x01(\x0b\x32\x15.ion.router.v1.Intent\x12%\n\x06rhythm\x18\x03 \x01(\x0b\x32\x15.ion.router.v1.Rhythm\x12\x0e\n\x06topics\x18\x04 \x03(\t\x12\x10\n\x08language\x18\x05 \x01(\t\x12\x1b\n\x13topic_probabilities\x18\x06 \x03(\x01\x12)\n\x08\x65vidence\x18\x07 \x03(\x0b\x32\x17.ion.router.v1.Evidence\x12&\n\x07read_by\x18\x08 \x01(\x0e\x32\x15.ion.router.v1.ReadBy\"c\n\rRouteResponse\x12\'\n\x07routing\x18\x01 \x01(\x0b\x32\x16.ion.router.v1.Routing\x12)\n\x08\x61nalysis\x18\x02 \x01(\x0b\x32\x17.ion.router.v1.Analysis\"B\n\x11\x42\x61tchRouteRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.ion.router.v1.RouteRequest\"y\n\x10\x42\x61tchRouteResult\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.ion.router.v1.RouteResponseH\x00\x12(\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x15.ion.error.v1.FailureH\x00\x42\t\n\x07outcome\"F\n\x12\x42\x61tchRouteResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.ion.router.v1.BatchRouteResult\"n\n\x0b\x43hatRequest\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07persona\x18\x04 \x01(\t\x12\x18\n\x10previous_persona\x18\x05 \x01(\t\"t\n\x11\x43hatStreamRequest\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07persona\x18\x04 \x01(\t\x12\x18\n\x10previous_persona\x18\x05 \x01(\t\"N\n\x07Timings\x12\x17\n\x0f\x61nalysis_micros\x18\x01 \x01(\x03\x12\x16\n\x0erouting_micros\x18\x02 \x01(\x03\x12\x12\n\nllm_micros\x18\x03 \x01(\x03\"\x96\x02\n\x0c\x43hatResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\t\x12\'\n\x07routing\x18\x02 \x01(\x0b\x32\x16.ion.router.v1.Routing\x12)\n\x08\x61nalysis\x18\x03 \x01(\x0b\x32\x17.ion.router.v1.Analysis\x12*\n\ngeneration\x18\x04 \x01(\x0b\x32\x16.ion.llm.v1.Generation\x12\x10\n\x08\x66\x61llback\x18\x05 \x01(\x08\x12&\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x15.ion.error.v1.Failure\x12\'\n\x07timings\x18\x07 \x01(\x0b\x32\x16.ion.router.v1.Timings\x12\x12\n\nsession_id\x18\x08 \x01(\t\"\\\n\x06Routed\x12\'\n\x07routing\x18\x01 \x01(\x0b\x32\x16.ion.router.v1.Routing\x12)\n\x08\x61nalysis\x18\x02 \x01(\x0b\x32\x17.ion.router.v1.Analysis\"\xd6\x01\n\x08\x43hatDone\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.ion.llm.v1.Generation\x12\x10\n\x08\x66\x61llback\x18\x02 \x01(\x08\x12&\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x15.ion.error.v1.Failure\x12\'\n\x07routing\x18\x04 \x01(\x0b\x32\x16.ion.router.v1.Routing\x12\'\n\x07timings\x18\x05 \x01(\x0b\x32\x16.ion.router.v1.Timings\x12\x12\n\nsession_id\x18\x06 \x01(\t\"\x7f\n\x12\x43hatStreamResponse\x12\'\n\x06routed\x18\x01 \x01(\x0b\x32\x15.ion.router.v1.RoutedH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\'\n\x04\x64one\x18\x03 \x01(\x0b\x32\x17.ion.router.v1.ChatDoneH\x00\x42\x07\n\x05\x65vent\")\n\x13ListPersonasRequest\x12\x12\n\ncount_only\x18\x01 \x01(\x08\"\xac\x01\n\x07Persona\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bkorean_name\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0e\n\x06symbol\x18\x04 \x01(\t\x12\x0e\n\x06traits\x18\x05 \x03(\t\x12\x11\n\tstrengths\x18\x06 \x03(\t\x12\x17\n\x0fpreferred_tones\x18\x07 \x03(\t\x12\x14\n\x0cprompt_style\x18\x08 \x01(\t\x12\x0e\n\x06topics\x18\t \x03(\t\"`\n\x14ListPersonasResponse\x12(\n\x08personas\x18\x01 \x03(\x0b\x32\x16.ion.router.v1.Persona\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\"!\n\x11GetPersonaRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x12GetPersonaResponse\x12\'\n\x07persona\x18\x01 \x01(\x0b\x32\x16.ion.router.v1.Persona*H\n\x06ReadBy\x12\x17\n\x13READ_BY_UNSPECIFIED\x10\x00\x12\x12\n\x0eREAD_BY_READER\x10\x01\x12\x11\n\rREAD_BY_MODEL\x10\x02\x32\xef\x03\n\x14PersonaRouterService\x12\x42\n\x05Route\x12\x1b.ion.router.v1.RouteRequest\x1a\x1c.ion.router.v1.RouteResponse\x12Q\n\nBatchRoute\x12 .ion.router.v1.BatchRouteRequest\x1a!.ion.router.v1.BatchRouteResponse\x12?\n\x04\x43hat\x12\x1a.ion.router.v1.ChatRequest\x1a\x1b.ion.router.v1.ChatResponse\x12S\n\nChatStream\x12 .ion.router.v1.ChatStreamRequest\x1a!.ion.router.v1.ChatStreamResponse0\x01\x12W\n\x0cListPersonas\x12\".ion.router.v1.ListPersonasRequest\x1a#.ion.router.v1.ListPersonasResponse\x12Q\n\nGetPersona\x12 .ion.router.v1.GetPersonaRequest\x1a!.ion.router.v1.GetPersonaResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aion/router/v1/router.proto\x12\rion.router.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19ion/error/v1/reason.proto\x1a\x14ion/llm/v1/llm.proto\"]\n\x0cRouteRequest\x12\x11\n\x07message\x18\x01 \x01(\tH\x00\x12\x17\n\rresonance_key\x18\x02 \x01(\tH\x00\x12\x18\n\x10previous_persona\x18\x03 \x01(\tB\x07\n\x05input\"\x86\x01\n\x0cPersonaScore\x12\x0f\n\x07persona\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0c\n\x04tone\x18\x03 \x01(\x01\x12\x0c\n\x04pace\x18\x04 \x01(\x01\x12\x0e\n\x06intent\x18\x05 \x01(\x01\x12\x13\n\x0btie_breaker\x18\x06 \x01(\x01\x12\x15\n\rsession_bonus\x18\x07 \x01(\x01\"\xd9\x01\n\x07Routing\x12\x0f\n\x07persona\x18\x01 \x01(\t\x12\x19\n\x11secondary_persona\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x15\n\rresonance_key\x18\x04 \x01(\t\x12+\n\x06scores\x18\x05 \x03(\x0b\x32\x1b.ion.router.v1.PersonaScore\x12\x11\n\treasoning\x18\x06 \x01(\t\x12\x17\n\x0f\x64\x65\x66\x61ulted_parts\x18\x07 \x03(\t\x12\x0e\n\x06pinned\x18\x08 \x01(\x08\x12\x0e\n\x06margin\x18\t \x01(\x01\"o\n\x04Tone\x12\x0f\n\x07primary\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12\x11\n\tsecondary\x18\x03 \x01(\t\x12\x1c\n\x14secondary_confidence\x18\x04 \x01(\x01\x12\x11\n\tabstained\x18\x05 \x01(\x08\"-\n\x06Intent\x12\x0f\n\x07primary\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x01\"[\n\x06Rhythm\x12\x0c\n\x04pace\x18\x01 \x01(\t\x12\x12\n\navg_length\x18\x02 \x01(\x01\x12\x1b\n\x13punctuation_density\x18\x03 \x01(\x01\x12\x12\n\nconfidence\x18\x04 \x01(\x01\"(\n\x08\x45vidence\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\xa6\x02\n\x08\x41nalysis\x12!\n\x04tone\x18\x01 \x01(\x0b\x32\x13.ion.router.v1.Tone\x12%\n\x06intent\x18\x02 \x01(\x0b\x32\x15.ion.router.v1.Intent\x12%\n\x06rhythm\x18\x03 \x01(\x0b\x32\x15.ion.router.v1.Rhythm\x12\x0e\n\x06topics\x18\x04 \x03(\t\x12\x10\n\x08language\x18\x05 \x01(\t\x12\x1b\n\x13topic_probabilities\x18\x06 \x03(\x01\x12)\n\x08\x65vidence\x18\x07 \x03(\x0b\x32\x17.ion.router.v1.Evidence\x12&\n\x07read_by\x18\x08 \x01(\x0e\x32\x15.ion.router.v1.ReadBy\x12\x17\n\x0f\x63haracters_read\x18\t \x01(\x05\"c\n\rRouteResponse\x12\'\n\x07routing\x18\x01 \x01(\x0b\x32\x16.ion.router.v1.Routing\x12)\n\x08\x61nalysis\x18\x02 \x01(\x0b\x32\x17.ion.router.v1.Analysis\"B\n\x11\x42\x61tchRouteRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.ion.router.v1.RouteRequest\"y\n\x10\x42\x61tchRouteResult\x12\x30\n\x08response\x18\x01 \x01(\x0b\x32\x1c.ion.router.v1.RouteResponseH\x00\x12(\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x15.ion.error.v1.FailureH\x00\x42\t\n\x07outcome\"F\n\x12\x42\x61tchRouteResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.ion.router.v1.BatchRouteResult\"\x92\x02\n\x0b\x43hatRequest\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07persona\x18\x04 \x01(\t\x12\x18\n\x10previous_persona\x18\x05 \x01(\t\x12%\n\x08\x63ontents\x18\x06 \x03(\x0b\x32\x13.ion.llm.v1.Content\x12\x14\n\x0cinstructions\x18\x07 \x01(\t\x12\x34\n\nparameters\x18\x08 \x01(\x0b\x32 .ion.llm.v1.GenerationParameters\x12/\n\rcache_control\x18\t \x01(\x0b\x32\x18.ion.llm.v1.CacheControl\"\x98\x02\n\x11\x43hatStreamRequest\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07persona\x18\x04 \x01(\t\x12\x18\n\x10previous_persona\x18\x05 \x01(\t\x12%\n\x08\x63ontents\x18\x06 \x03(\x0b\x32\x13.ion.llm.v1.Content\x12\x14\n\x0cinstructions\x18\x07 \x01(\t\x12\x34\n\nparameters\x18\x08 \x01(\x0b\x32 .ion.llm.v1.GenerationParameters\x12/\n\rcache_control\x18\t \x01(\x0b\x32\x18.ion.llm.v1.CacheControl\"f\n\x07Timings\x12\x17\n\x0f\x61nalysis_micros\x18\x01 \x01(\x03\x12\x16\n\x0erouting_micros\x18\x02 \x01(\x03\x12\x12\n\nllm_micros\x18\x03 \x01(\x03\x12\x16\n\x0ehistory_micros\x18\x04 \x01(\x03\"\xc5\x02\n\x0c\x43hatResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\t\x12\'\n\x07routing\x18\x02 \x01(\x0b\x32\x16.ion.router.v1.Routing\x12)\n\x08\x61nalysis\x18\x03 \x01(\x0b\x32\x17.ion.router.v1.Analysis\x12*\n\ngeneration\x18\x04 \x01(\x0b\x32\x16.ion.llm.v1.Generation\x12\x10\n\x08\x66\x61llback\x18\x05 \x01(\x08\x12&\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x15.ion.error.v1.Failure\x12\'\n\x07timings\x18\x07 \x01(\x0b\x32\x16.ion.router.v1.Timings\x12\x12\n\nsession_id\x18\x08 \x01(\t\x12-\n\x07history\x18\t \x01(\x0e\x32\x1c.ion.router.v1.HistoryStatus\"\\\n\x06Routed\x12\'\n\x07routing\x18\x01 \x01(\x0b\x32\x16.ion.router.v1.Routing\x12)\n\x08\x61nalysis\x18\x02 \x01(\x0b\x32\x17.ion.router.v1.Analysis\"\x85\x02\n\x08\x43hatDone\x12*\n\ngeneration\x18\x01 \x01(\x0b\x32\x16.ion.llm.v1.Generation\x12\x10\n\x08\x66\x61llback\x18\x02 \x01(\x08\x12&\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x15.ion.error.v1.Failure\x12\'\n\x07routing\x18\x04 \x01(\x0b\x32\x16.ion.router.v1.Routing\x12\'\n\x07timings\x18\x05 \x01(\x0b\x32\x16.ion.router.v1.Timings\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12-\n\x07history\x18\x07 \x01(\x0e\x32\x1c.ion.router.v1.HistoryStatus\"\x7f\n\x12\x43hatStreamResponse\x12\'\n\x06routed\x18\x01 \x01(\x0b\x32\x15.ion.router.v1.RoutedH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\'\n\x04\x64one\x18\x03 \x01(\x0b\x32\x17.ion.router.v1.ChatDoneH\x00\x42\x07\n\x05\x65vent\")\n\x13ListPersonasRequest\x12\x12\n\ncount_only\x18\x01 \x01(\x08\"\xac\x01\n\x07Persona\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bkorean_name\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0e\n\x06symbol\x18\x04 \x01(\t\x12\x0e\n\x06traits\x18\x05 \x03(\t\x12\x11\n\tstrengths\x18\x06 \x03(\t\x12\x17\n\x0fpreferred_tones\x18\x07 \x03(\t\x12\x14\n\x0cprompt_style\x18\x08 \x01(\t\x12\x0e\n\x06topics\x18\t \x03(\t\"`\n\x14ListPersonasResponse\x12(\n\x08personas\x18\x01 \x03(\x0b\x32\x16.ion.router.v1.Persona\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\"!\n\x11GetPersonaRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x12GetPersonaResponse\x12\'\n\x07persona\x18\x01 \x01(\x0b\x32\x16.ion.router.v1.Persona\"\xbd\x01\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05turns\x18\x04 \x01(\x05\x12\x0f\n\x07persona\x18\x05 \x01(\t\x12\r\n\x05title\x18\x06 \x01(\t\x12\x0f\n\x07summary\x18\x07 \x01(\t\"\xb2\x01\n\x04Turn\x12\x0f\n\x07turn_id\x18\x01 \x01(\x03\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05reply\x18\x04 \x01(\t\x12\x0f\n\x07persona\x18\x05 \x01(\t\x12\x15\n\rresonance_key\x18\x06 \x01(\t\x12\x12\n\nconfidence\x18\x07 \x01(\x01\x12\r\n\x05model\x18\x08 \x01(\t\"M\n\x13ListSessionsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x14ListSessionsResponse\x12(\n\x08sessions\x18\x01 \x03(\x0b\x32\x16.ion.router.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"=\n\x12GetSessionResponse\x12\'\n\x07session\x18\x01 \x01(\x0b\x32\x16.ion.router.v1.Session\"t\n\x10ListTurnsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x14\n\x0cnewest_first\x18\x05 \x01(\x08\"P\n\x11ListTurnsResponse\x12\"\n\x05turns\x18\x01 \x03(\x0b\x32\x13.ion.router.v1.Turn\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\";\n\x14\x45xportSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\":\n\x15\x45xportSessionResponse\x12!\n\x04turn\x18\x01 \x01(\x0b\x32\x13.ion.router.v1.Turn*H\n\x06ReadBy\x12\x17\n\x13READ_BY_UNSPECIFIED\x10\x00\x12\x12\n\x0eREAD_BY_READER\x10\x01\x12\x11\n\rREAD_BY_MODEL\x10\x02*\x86\x01\n\rHistoryStatus\x12\x1e\n\x1aHISTORY_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15HISTORY_STATUS_STORED\x10\x01\x12\x1e\n\x1aHISTORY_STATUS_UNAVAILABLE\x10\x02\x12\x1a\n\x16HISTORY_STATUS_SKIPPED\x10\x03\x32\xa5\x07\n\x14PersonaRouterService\x12\x42\n\x05Route\x12\x1b.ion.router.v1.RouteRequest\x1a\x1c.ion.router.v1.RouteResponse\x12Q\n\nBatchRoute\x12 .ion.router.v1.BatchRouteRequest\x1a!.ion.router.v1.BatchRouteResponse\x12?\n\x04\x43hat\x12\x1a.ion.router.v1.ChatRequest\x1a\x1b.ion.router.v1.ChatResponse\x12S\n\nChatStream\x12 .ion.router.v1.ChatStreamRequest\x1a!.ion.router.v1.ChatStreamResponse0\x01\x12W\n\x0cListPersonas\x12\".ion.router.v1.ListPersonasRequest\x1a#.ion.router.v1.ListPersonasResponse\x12Q\n\nGetPersona\x12 .ion.router.v1.GetPersonaRequest\x1a!.ion.router.v1.GetPersonaResponse\x12W\n\x0cListSessions\x12\".ion.router.v1.ListSessionsRequest\x1a#.ion.router.v1.ListSessionsResponse\x12Q\n\nGetSession\x12 .ion.router.v1.GetSessionRequest\x1a!.ion.router.v1.GetSessionResponse\x12N\n\tListTurns\x12\x1f.ion.router.v1.ListTurnsRequest\x1a .ion.router.v1.ListTurnsResponse\x12Z\n\rDeleteSession\x12#.ion.router.v1.DeleteSessionRequest\x1a$.ion.router.v1.DeleteSessionResponse\x12\\\n\rExportSession\x12#.ion.router.v1.ExportSessionRequest\x1a$.ion.router.v1.ExportSessionResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ion.router.v1.router_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_READBY']._serialized_start=2922
-  _globals['_READBY']._serialized_end=2994
-  _globals['_ROUTEREQUEST']._serialized_start=94
-  _globals['_ROUTEREQUEST']._serialized_end=187
-  _globals['_PERSONASCORE']._serialized_start=190
-  _globals['_PERSONASCORE']._serialized_end=324
-  _globals['_ROUTING']._serialized_start=327
-  _globals['_ROUTING']._serialized_end=544
-  _globals['_TONE']._serialized_start=546
-  _globals['_TONE']._serialized_end=657
-  _globals['_INTENT']._serialized_start=659
-  _globals['_INTENT']._serialized_end=704
-  _globals['_RHYTHM']._serialized_start=706
-  _globals['_RHYTHM']._serialized_end=797
-  _globals['_EVIDENCE']._serialized_start=799
-  _globals['_EVIDENCE']._serialized_end=839
-  _globals['_ANALYSIS']._serialized_start=842
-  _globals['_ANALYSIS']._serialized_end=1111
-  _globals['_ROUTERESPONSE']._serialized_start=1113
-  _globals['_ROUTERESPONSE']._serialized_end=1212
-  _globals['_BATCHROUTEREQUEST']._serialized_start=1214
-  _globals['_BATCHROUTEREQUEST']._serialized_end=1280
-  _globals['_BATCHROUTERESULT']._serialized_start=1282
-  _globals['_BATCHROUTERESULT']._serialized_end=1403
-  _globals['_BATCHROUTERESPONSE']._serialized_start=1405
-  _globals['_BATCHROUTERESPONSE']._serialized_end=1475
-  _globals['_CHATREQUEST']._serialized_start=1477
-  _globals['_CHATREQUEST']._serialized_end=1587
-  _globals['_CHATSTREAMREQUEST']._serialized_start=1589
-  _globals['_CHATSTREAMREQUEST']._serialized_end=1705
-  _globals['_TIMINGS']._serialized_start=1707
-  _globals['_TIMINGS']._serialized_end=1785
-  _globals['_CHATRESPONSE']._serialized_start=1788
-  _globals['_CHATRESPONSE']._serialized_end=2066
-  _globals['_ROUTED']._serialized_start=2068
-  _globals['_ROUTED']._serialized_end=2160
-  _globals['_CHATDONE']._serialized_start=2163
-  _globals['_CHATDONE']._serialized_end=2377
-  _globals['_CHATSTREAMRESPONSE']._serialized_start=2379
-  _globals['_CHATSTREAMRESPONSE']._serialized_end=2506
-  _globals['_LISTPERSONASREQUEST']._serialized_start=2508
-  _globals['_LISTPERSONASREQUEST']._serialized_end=2549
-  _globals['_PERSONA']._serialized_start=2552
-  _globals['_PERSONA']._serialized_end=2724
-  _globals['_LISTPERSONASRESPONSE']._serialized_start=2726
-  _globals['_LISTPERSONASRESPONSE']._serialized_end=2822
-  _globals['_GETPERSONAREQUEST']._serialized_start=2824
-  _globals['_GETPERSONAREQUEST']._serialized_end=2857
-  _globals['_GETPERSONARESPONSE']._serialized_start=2859
-  _globals['_GETPERSONARESPONSE']._serialized_end=2920
-  _globals['_PERSONAROUTERSERVICE']._serialized_start=2997
-  _globals['_PERSONAROUTERSERVICE']._serialized_end=3492
+  _globals['_READBY']._serialized_start=4499
+  _globals['_READBY']._serialized_end=4571
+  _globals['_HISTORYSTATUS']._serialized_start=4574
+  _globals['_HISTORYSTATUS']._serialized_end=4708
+  _globals['_ROUTEREQUEST']._serialized_start=127
+  _globals['_ROUTEREQUEST']._serialized_end=220
+  _globals['_PERSONASCORE']._serialized_start=223
+  _globals['_PERSONASCORE']._serialized_end=357
+  _globals['_ROUTING']._serialized_start=360
+  _globals['_ROUTING']._serialized_end=577
+  _globals['_TONE']._serialized_start=579
+  _globals['_TONE']._serialized_end=690
+  _globals['_INTENT']._serialized_start=692
+  _globals['_INTENT']._serialized_end=737
+  _globals['_RHYTHM']._serialized_start=739
+  _globals['_RHYTHM']._serialized_end=830
+  _globals['_EVIDENCE']._serialized_start=832
+  _globals['_EVIDENCE']._serialized_end=872
+  _globals['_ANALYSIS']._serialized_start=875
+  _globals['_ANALYSIS']._serialized_end=1169
+  _globals['_ROUTERESPONSE']._serialized_start=1171
+  _globals['_ROUTERESPONSE']._serialized_end=1270
+  _globals['_BATCHROUTEREQUEST']._serialized_start=1272
+  _globals['_BATCHROUTEREQUEST']._serialized_end=1338
+  _globals['_BATCHROUTERESULT']._serialized_start=1340
+  _globals['_BATCHROUTERESULT']._serialized_end=1461
+  _globals['_BATCHROUTERESPONSE']._serialized_start=1463
+  _globals['_BATCHROUTERESPONSE']._serialized_end=1533
+  _globals['_CHATREQUEST']._serialized_start=1536
+  _globals['_CHATREQUEST']._serialized_end=1810
+  _globals['_CHATSTREAMREQUEST']._serialized_start=1813
+  _globals['_CHATSTREAMREQUEST']._serialized_end=2093
+  _globals['_TIMINGS']._serialized_start=2095
+  _globals['_TIMINGS']._serialized_end=2197
+  _globals['_CHATRESPONSE']._serialized_start=2200
+  _globals['_CHATRESPONSE']._serialized_end=2525
+  _globals['_ROUTED']._serialized_start=2527
+  _globals['_ROUTED']._serialized_end=2619
+  _globals['_CHATDONE']._serialized_start=2622
+  _globals['_CHATDONE']._serialized_end=2883
+  _globals['_CHATSTREAMRESPONSE']._serialized_start=2885
+  _globals['_CHATSTREAMRESPONSE']._serialized_end=3012
+  _globals['_LISTPERSONASREQUEST']._serialized_start=3014
+  _globals['_LISTPERSONASREQUEST']._serialized_end=3055
+  _globals['_PERSONA']._serialized_start=3058
+  _globals['_PERSONA']._serialized_end=3230
+  _globals['_LISTPERSONASRESPONSE']._serialized_start=3232
+  _globals['_LISTPERSONASRESPONSE']._serialized_end=3328
+  _globals['_GETPERSONAREQUEST']._serialized_start=3330
+  _globals['_GETPERSONAREQUEST']._serialized_end=3363
+  _globals['_GETPERSONARESPONSE']._serialized_start=3365
+  _globals['_GETPERSONARESPONSE']._serialized_end=3426
+  _globals['_SESSION']._serialized_start=3429
+  _globals['_SESSION']._serialized_end=3618
+  _globals['_TURN']._serialized_start=3621
+  _globals['_TURN']._serialized_end=3799
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=3801
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=3878
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=3880
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=3969
+  _globals['_GETSESSIONREQUEST']._serialized_start=3971
+  _globals['_GETSESSIONREQUEST']._serialized_end=4027
+  _globals['_GETSESSIONRESPONSE']._serialized_start=4029
+  _globals['_GETSESSIONRESPONSE']._serialized_end=4090
+  _globals['_LISTTURNSREQUEST']._serialized_start=4092
+  _globals['_LISTTURNSREQUEST']._serialized_end=4208
+  _globals['_LISTTURNSRESPONSE']._serialized_start=4210
+  _globals['_LISTTURNSRESPONSE']._serialized_end=4290
+  _globals['_DELETESESSIONREQUEST']._serialized_start=4292
+  _globals['_DELETESESSIONREQUEST']._serialized_end=4351
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=4353
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=4376
+  _globals['_EXPORTSESSIONREQUEST']._serialized_start=4378
+  _globals['_EXPORTSESSIONREQUEST']._serialized_end=4437
+  _globals['_EXPORTSESSIONRESPONSE']._serialized_start=4439
+  _globals['_EXPORTSESSIONRESPONSE']._serialized_end=4497
+  _globals['_PERSONAROUTERSERVICE']._serialized_start=4711
+  _globals['_PERSONAROUTERSERVICE']._serialized_end=5644
 # @@protoc_insertion_point(module_scope)

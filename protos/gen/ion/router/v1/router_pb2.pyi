@@ -6,6 +6,7 @@ The persona router: reads a message, chooses the persona, and lets it answer."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from ion.error.v1 import reason_pb2 as _reason_pb2
@@ -44,6 +45,38 @@ READ_BY_READER: ReadBy.ValueType  # 1
 READ_BY_MODEL: ReadBy.ValueType  # 2
 """A model, as a second opinion where the reader was not sure. Pace, topics and language are the reader's even then."""
 Global___ReadBy: _TypeAlias = ReadBy  # noqa: Y015
+
+class _HistoryStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HistoryStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HistoryStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HISTORY_STATUS_UNSPECIFIED: _HistoryStatus.ValueType  # 0
+    """The request names no session."""
+    HISTORY_STATUS_STORED: _HistoryStatus.ValueType  # 1
+    """The turn is stored: later turns of the session know it."""
+    HISTORY_STATUS_UNAVAILABLE: _HistoryStatus.ValueType  # 2
+    """The database did not answer, or not in time: the reply may not know what was said before, and later turns will not
+    know this one.
+    """
+    HISTORY_STATUS_SKIPPED: _HistoryStatus.ValueType  # 3
+    """Nothing was to be stored: the answer is an apology, or the session was deleted meanwhile."""
+
+class HistoryStatus(_HistoryStatus, metaclass=_HistoryStatusEnumTypeWrapper):
+    """What became of the turn in its session."""
+
+HISTORY_STATUS_UNSPECIFIED: HistoryStatus.ValueType  # 0
+"""The request names no session."""
+HISTORY_STATUS_STORED: HistoryStatus.ValueType  # 1
+"""The turn is stored: later turns of the session know it."""
+HISTORY_STATUS_UNAVAILABLE: HistoryStatus.ValueType  # 2
+"""The database did not answer, or not in time: the reply may not know what was said before, and later turns will not
+know this one.
+"""
+HISTORY_STATUS_SKIPPED: HistoryStatus.ValueType  # 3
+"""Nothing was to be stored: the answer is an apology, or the session was deleted meanwhile."""
+Global___HistoryStatus: _TypeAlias = HistoryStatus  # noqa: Y015
 
 @_typing.final
 class RouteRequest(_message.Message):
@@ -340,10 +373,13 @@ class Analysis(_message.Message):
     TOPIC_PROBABILITIES_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
     READ_BY_FIELD_NUMBER: _builtins.int
+    CHARACTERS_READ_FIELD_NUMBER: _builtins.int
     language: _builtins.str
     """BCP 47 tag of its language: "ko" or "en". Empty for a resonance key."""
     read_by: Global___ReadBy.ValueType
     """Who read the tone and the intent."""
+    characters_read: _builtins.int
+    """How many characters of the message were read; fewer than it has where it is long. 0 for a resonance key."""
     @_builtins.property
     def tone(self) -> Global___Tone:
         """Its tone."""
@@ -381,10 +417,11 @@ class Analysis(_message.Message):
         topic_probabilities: _abc.Iterable[_builtins.float] | None = ...,
         evidence: _abc.Iterable[Global___Evidence] | None = ...,
         read_by: Global___ReadBy.ValueType = ...,
+        characters_read: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["intent", b"intent", "rhythm", b"rhythm", "tone", b"tone"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "intent", b"intent", "language", b"language", "read_by", b"read_by", "rhythm", b"rhythm", "tone", b"tone", "topic_probabilities", b"topic_probabilities", "topics", b"topics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters_read", b"characters_read", "evidence", b"evidence", "intent", b"intent", "language", b"language", "read_by", b"read_by", "rhythm", b"rhythm", "tone", b"tone", "topic_probabilities", b"topic_probabilities", "topics", b"topics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -511,18 +548,41 @@ class ChatRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     PERSONA_FIELD_NUMBER: _builtins.int
     PREVIOUS_PERSONA_FIELD_NUMBER: _builtins.int
+    CONTENTS_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    CACHE_CONTROL_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """The message, 1 to 1000 characters after trimming."""
     user_id: _builtins.str
     """Who asks, at most 128 characters. Empty means nobody in particular."""
     session_id: _builtins.str
-    """The conversation, at most 128 characters. Empty means none."""
+    """The conversation, at most 128 characters: what was said in it before is part of the prompt, and this turn will be.
+    It is the caller's own, told apart by `user_id`; one that is not known begins here. Empty means none.
+    """
     persona: _builtins.str
     """The persona that is to answer, whatever the message. Empty means the best match. NOT_FOUND where none has the
     name.
     """
     previous_persona: _builtins.str
     """As in RouteRequest."""
+    instructions: _builtins.str
+    """Instructions of the application that calls, at most 32,000 characters; they follow the persona's. Empty means none."""
+    @_builtins.property
+    def contents(self) -> _containers.RepeatedCompositeFieldContainer[_llm_pb2.Content]:
+        """The whole conversation, oldest first, for callers that keep it themselves: in place of `message`, `session_id` and
+        `previous_persona`. 1 to 1000 turns, the last by ROLE_USER, each 1 to 100,000 characters and together 400,000; the
+        last one is routed. A message is read up to its 1000th character; of a longer one the first and the last 500 are.
+        """
+
+    @_builtins.property
+    def parameters(self) -> _llm_pb2.GenerationParameters:
+        """How the model is to generate. A field that is not set leaves the choice to the persona."""
+
+    @_builtins.property
+    def cache_control(self) -> _llm_pb2.CacheControl:
+        """What the call wants of the response cache."""
+
     def __init__(
         self,
         *,
@@ -531,10 +591,14 @@ class ChatRequest(_message.Message):
         session_id: _builtins.str = ...,
         persona: _builtins.str = ...,
         previous_persona: _builtins.str = ...,
+        contents: _abc.Iterable[_llm_pb2.Content] | None = ...,
+        instructions: _builtins.str = ...,
+        parameters: _llm_pb2.GenerationParameters | None = ...,
+        cache_control: _llm_pb2.CacheControl | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "persona", b"persona", "previous_persona", b"previous_persona", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "contents", b"contents", "instructions", b"instructions", "message", b"message", "parameters", b"parameters", "persona", b"persona", "previous_persona", b"previous_persona", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -551,18 +615,41 @@ class ChatStreamRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     PERSONA_FIELD_NUMBER: _builtins.int
     PREVIOUS_PERSONA_FIELD_NUMBER: _builtins.int
+    CONTENTS_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    CACHE_CONTROL_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """The message, 1 to 1000 characters after trimming."""
     user_id: _builtins.str
     """Who asks, at most 128 characters. Empty means nobody in particular."""
     session_id: _builtins.str
-    """The conversation, at most 128 characters. Empty means none."""
+    """The conversation, at most 128 characters: what was said in it before is part of the prompt, and this turn will be.
+    It is the caller's own, told apart by `user_id`; one that is not known begins here. Empty means none.
+    """
     persona: _builtins.str
     """The persona that is to answer, whatever the message. Empty means the best match. NOT_FOUND where none has the
     name.
     """
     previous_persona: _builtins.str
     """As in RouteRequest."""
+    instructions: _builtins.str
+    """Instructions of the application that calls, at most 32,000 characters; they follow the persona's. Empty means none."""
+    @_builtins.property
+    def contents(self) -> _containers.RepeatedCompositeFieldContainer[_llm_pb2.Content]:
+        """The whole conversation, oldest first, for callers that keep it themselves: in place of `message`, `session_id` and
+        `previous_persona`. 1 to 1000 turns, the last by ROLE_USER, each 1 to 100,000 characters and together 400,000; the
+        last one is routed. A message is read up to its 1000th character; of a longer one the first and the last 500 are.
+        """
+
+    @_builtins.property
+    def parameters(self) -> _llm_pb2.GenerationParameters:
+        """How the model is to generate. A field that is not set leaves the choice to the persona."""
+
+    @_builtins.property
+    def cache_control(self) -> _llm_pb2.CacheControl:
+        """What the call wants of the response cache."""
+
     def __init__(
         self,
         *,
@@ -571,10 +658,14 @@ class ChatStreamRequest(_message.Message):
         session_id: _builtins.str = ...,
         persona: _builtins.str = ...,
         previous_persona: _builtins.str = ...,
+        contents: _abc.Iterable[_llm_pb2.Content] | None = ...,
+        instructions: _builtins.str = ...,
+        parameters: _llm_pb2.GenerationParameters | None = ...,
+        cache_control: _llm_pb2.CacheControl | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "persona", b"persona", "previous_persona", b"previous_persona", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "contents", b"contents", "instructions", b"instructions", "message", b"message", "parameters", b"parameters", "persona", b"persona", "previous_persona", b"previous_persona", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -589,22 +680,26 @@ class Timings(_message.Message):
     ANALYSIS_MICROS_FIELD_NUMBER: _builtins.int
     ROUTING_MICROS_FIELD_NUMBER: _builtins.int
     LLM_MICROS_FIELD_NUMBER: _builtins.int
+    HISTORY_MICROS_FIELD_NUMBER: _builtins.int
     analysis_micros: _builtins.int
     """Reading the message, a second opinion included."""
     routing_micros: _builtins.int
     """Choosing the persona and building its prompt."""
     llm_micros: _builtins.int
     """Waiting for the LLM gateway."""
+    history_micros: _builtins.int
+    """Reading and storing the conversation. 0 without a session."""
     def __init__(
         self,
         *,
         analysis_micros: _builtins.int = ...,
         routing_micros: _builtins.int = ...,
         llm_micros: _builtins.int = ...,
+        history_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis_micros", b"analysis_micros", "llm_micros", b"llm_micros", "routing_micros", b"routing_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis_micros", b"analysis_micros", "history_micros", b"history_micros", "llm_micros", b"llm_micros", "routing_micros", b"routing_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -624,12 +719,15 @@ class ChatResponse(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     content: _builtins.str
     """The reply, or with `fallback` an apology in the sender's language; never empty."""
     fallback: _builtins.bool
     """True when the model could not answer."""
     session_id: _builtins.str
     """As in the request."""
+    history: Global___HistoryStatus.ValueType
+    """What became of the turn in its session."""
     @_builtins.property
     def routing(self) -> Global___Routing:
         """Who answered and why. With `fallback`: Nana, confidence 0 and the key `error-fallback-statement`, beside the
@@ -663,10 +761,11 @@ class ChatResponse(_message.Message):
         failure: _reason_pb2.Failure | None = ...,
         timings: Global___Timings | None = ...,
         session_id: _builtins.str = ...,
+        history: Global___HistoryStatus.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "failure", b"failure", "generation", b"generation", "routing", b"routing", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "content", b"content", "failure", b"failure", "fallback", b"fallback", "generation", b"generation", "routing", b"routing", "session_id", b"session_id", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "content", b"content", "failure", b"failure", "fallback", b"fallback", "generation", b"generation", "history", b"history", "routing", b"routing", "session_id", b"session_id", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -714,10 +813,13 @@ class ChatDone(_message.Message):
     ROUTING_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     fallback: _builtins.bool
     """True when the model could not answer, and the text is an apology."""
     session_id: _builtins.str
     """As in the request."""
+    history: Global___HistoryStatus.ValueType
+    """What became of the turn in its session. Where it is stored, it is before this message is sent."""
     @_builtins.property
     def generation(self) -> _llm_pb2.Generation:
         """How the reply came about. Not set with `fallback`."""
@@ -743,10 +845,11 @@ class ChatDone(_message.Message):
         routing: Global___Routing | None = ...,
         timings: Global___Timings | None = ...,
         session_id: _builtins.str = ...,
+        history: Global___HistoryStatus.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "generation", b"generation", "routing", b"routing", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "fallback", b"fallback", "generation", b"generation", "routing", b"routing", "session_id", b"session_id", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "fallback", b"fallback", "generation", b"generation", "history", b"history", "routing", b"routing", "session_id", b"session_id", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -951,3 +1054,372 @@ class GetPersonaResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPersonaResponse: _TypeAlias = GetPersonaResponse  # noqa: Y015
+
+@_typing.final
+class Session(_message.Message):
+    """A conversation that is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
+    TURNS_FIELD_NUMBER: _builtins.int
+    PERSONA_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Its id, as the caller chose it."""
+    turns: _builtins.int
+    """How many turns it has, at least 1."""
+    persona: _builtins.str
+    """Who answered last."""
+    title: _builtins.str
+    """The beginning of its first message, at most 80 characters."""
+    summary: _builtins.str
+    """What was said in its older turns, in a model's words. Empty while it is short."""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When its first turn was stored."""
+
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When its newest turn was stored."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
+        turns: _builtins.int = ...,
+        persona: _builtins.str = ...,
+        title: _builtins.str = ...,
+        summary: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "persona", b"persona", "session_id", b"session_id", "summary", b"summary", "title", b"title", "turns", b"turns", "updated_at", b"updated_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Session: _TypeAlias = Session  # noqa: Y015
+
+@_typing.final
+class Turn(_message.Message):
+    """One turn of a session: what was said and what was answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REPLY_FIELD_NUMBER: _builtins.int
+    PERSONA_FIELD_NUMBER: _builtins.int
+    RESONANCE_KEY_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    turn_id: _builtins.int
+    """Its number, growing within the session; not without gaps."""
+    message: _builtins.str
+    """What the person said."""
+    reply: _builtins.str
+    """What was answered."""
+    persona: _builtins.str
+    """Who answered."""
+    resonance_key: _builtins.str
+    """What the choice rested on: `{tone}-{pace}-{intent}`."""
+    confidence: _builtins.float
+    """The persona's score, 0 to 1."""
+    model: _builtins.str
+    """The model that answered, as it names itself."""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was stored."""
+
+    def __init__(
+        self,
+        *,
+        turn_id: _builtins.int = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        message: _builtins.str = ...,
+        reply: _builtins.str = ...,
+        persona: _builtins.str = ...,
+        resonance_key: _builtins.str = ...,
+        confidence: _builtins.float = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "created_at", b"created_at", "message", b"message", "model", b"model", "persona", b"persona", "reply", b"reply", "resonance_key", b"resonance_key", "turn_id", b"turn_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Turn: _TypeAlias = Turn  # noqa: Y015
+
+@_typing.final
+class ListSessionsRequest(_message.Message):
+    """Asks for the caller's sessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Whose, at most 128 characters. Empty means nobody in particular."""
+    page_size: _builtins.int
+    """Most sessions to return, 1 to 100. 0 means 20."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before. Empty means the first page."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSessionsRequest: _TypeAlias = ListSessionsRequest  # noqa: Y015
+
+@_typing.final
+class ListSessionsResponse(_message.Message):
+    """A page of sessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page. Empty on the last one."""
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
+        """The sessions, the one that was last used first; their summaries are left out."""
+
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[Global___Session] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
+
+@_typing.final
+class GetSessionRequest(_message.Message):
+    """Asks for one session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Its id, 1 to 128 characters."""
+    user_id: _builtins.str
+    """Whose, at most 128 characters. Empty means nobody in particular."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSessionRequest: _TypeAlias = GetSessionRequest  # noqa: Y015
+
+@_typing.final
+class GetSessionResponse(_message.Message):
+    """The session asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session:
+        """The session."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSessionResponse: _TypeAlias = GetSessionResponse  # noqa: Y015
+
+@_typing.final
+class ListTurnsRequest(_message.Message):
+    """Asks for turns of a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    NEWEST_FIRST_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session's id, 1 to 128 characters."""
+    user_id: _builtins.str
+    """Whose, at most 128 characters. Empty means nobody in particular."""
+    page_size: _builtins.int
+    """Most turns to return, 1 to 100. 0 means 20."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, in the same order. Empty means the first page."""
+    newest_first: _builtins.bool
+    """True: the newest turn first. False: the oldest."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        newest_first: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["newest_first", b"newest_first", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTurnsRequest: _TypeAlias = ListTurnsRequest  # noqa: Y015
+
+@_typing.final
+class ListTurnsResponse(_message.Message):
+    """A page of turns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURNS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page. Empty on the last one."""
+    @_builtins.property
+    def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
+        """The turns, in the order asked for."""
+
+    def __init__(
+        self,
+        *,
+        turns: _abc.Iterable[Global___Turn] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "turns", b"turns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTurnsResponse: _TypeAlias = ListTurnsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteSessionRequest(_message.Message):
+    """Asks for a session to be deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Its id, 1 to 128 characters."""
+    user_id: _builtins.str
+    """Whose, at most 128 characters. Empty means nobody in particular."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSessionRequest: _TypeAlias = DeleteSessionRequest  # noqa: Y015
+
+@_typing.final
+class DeleteSessionResponse(_message.Message):
+    """The session is deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSessionResponse: _TypeAlias = DeleteSessionResponse  # noqa: Y015
+
+@_typing.final
+class ExportSessionRequest(_message.Message):
+    """Asks for all turns of a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Its id, 1 to 128 characters."""
+    user_id: _builtins.str
+    """Whose, at most 128 characters. Empty means nobody in particular."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportSessionRequest: _TypeAlias = ExportSessionRequest  # noqa: Y015
+
+@_typing.final
+class ExportSessionResponse(_message.Message):
+    """One turn of an export."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def turn(self) -> Global___Turn:
+        """The turn."""
+
+    def __init__(
+        self,
+        *,
+        turn: Global___Turn | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["turn", b"turn"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportSessionResponse: _TypeAlias = ExportSessionResponse  # noqa: Y015

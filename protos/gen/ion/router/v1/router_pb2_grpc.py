@@ -65,6 +65,31 @@ class PersonaRouterServiceStub:
                 request_serializer=ion_dot_router_dot_v1_dot_router__pb2.GetPersonaRequest.SerializeToString,
                 response_deserializer=ion_dot_router_dot_v1_dot_router__pb2.GetPersonaResponse.FromString,
                 _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/ion.router.v1.PersonaRouterService/ListSessions',
+                request_serializer=ion_dot_router_dot_v1_dot_router__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=ion_dot_router_dot_v1_dot_router__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.GetSession = channel.unary_unary(
+                '/ion.router.v1.PersonaRouterService/GetSession',
+                request_serializer=ion_dot_router_dot_v1_dot_router__pb2.GetSessionRequest.SerializeToString,
+                response_deserializer=ion_dot_router_dot_v1_dot_router__pb2.GetSessionResponse.FromString,
+                _registered_method=True)
+        self.ListTurns = channel.unary_unary(
+                '/ion.router.v1.PersonaRouterService/ListTurns',
+                request_serializer=ion_dot_router_dot_v1_dot_router__pb2.ListTurnsRequest.SerializeToString,
+                response_deserializer=ion_dot_router_dot_v1_dot_router__pb2.ListTurnsResponse.FromString,
+                _registered_method=True)
+        self.DeleteSession = channel.unary_unary(
+                '/ion.router.v1.PersonaRouterService/DeleteSession',
+                request_serializer=ion_dot_router_dot_v1_dot_router__pb2.DeleteSessionRequest.SerializeToString,
+                response_deserializer=ion_dot_router_dot_v1_dot_router__pb2.DeleteSessionResponse.FromString,
+                _registered_method=True)
+        self.ExportSession = channel.unary_stream(
+                '/ion.router.v1.PersonaRouterService/ExportSession',
+                request_serializer=ion_dot_router_dot_v1_dot_router__pb2.ExportSessionRequest.SerializeToString,
+                response_deserializer=ion_dot_router_dot_v1_dot_router__pb2.ExportSessionResponse.FromString,
+                _registered_method=True)
 
 
 class PersonaRouterServiceServicer:
@@ -119,6 +144,42 @@ class PersonaRouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSessions(self, request, context):
+        """The caller's sessions, the one that was last used first. Like all methods on sessions it sees the sessions of this
+        caller and `user_id` alone, and fails with DATABASE_UNAVAILABLE where the database does not answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSession(self, request, context):
+        """One session. NOT_FOUND where the caller has none of that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTurns(self, request, context):
+        """The turns of a session, a page at a time. NOT_FOUND where the caller has none of that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSession(self, request, context):
+        """Deletes a session with all its turns and its summary. NOT_FOUND where the caller has none of that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportSession(self, request, context):
+        """All turns of a session, oldest first. NOT_FOUND where the caller has none of that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PersonaRouterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -151,6 +212,31 @@ def add_PersonaRouterServiceServicer_to_server(servicer, server):
                     servicer.GetPersona,
                     request_deserializer=ion_dot_router_dot_v1_dot_router__pb2.GetPersonaRequest.FromString,
                     response_serializer=ion_dot_router_dot_v1_dot_router__pb2.GetPersonaResponse.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=ion_dot_router_dot_v1_dot_router__pb2.ListSessionsRequest.FromString,
+                    response_serializer=ion_dot_router_dot_v1_dot_router__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'GetSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSession,
+                    request_deserializer=ion_dot_router_dot_v1_dot_router__pb2.GetSessionRequest.FromString,
+                    response_serializer=ion_dot_router_dot_v1_dot_router__pb2.GetSessionResponse.SerializeToString,
+            ),
+            'ListTurns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTurns,
+                    request_deserializer=ion_dot_router_dot_v1_dot_router__pb2.ListTurnsRequest.FromString,
+                    response_serializer=ion_dot_router_dot_v1_dot_router__pb2.ListTurnsResponse.SerializeToString,
+            ),
+            'DeleteSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSession,
+                    request_deserializer=ion_dot_router_dot_v1_dot_router__pb2.DeleteSessionRequest.FromString,
+                    response_serializer=ion_dot_router_dot_v1_dot_router__pb2.DeleteSessionResponse.SerializeToString,
+            ),
+            'ExportSession': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportSession,
+                    request_deserializer=ion_dot_router_dot_v1_dot_router__pb2.ExportSessionRequest.FromString,
+                    response_serializer=ion_dot_router_dot_v1_dot_router__pb2.ExportSessionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -316,6 +402,141 @@ class PersonaRouterService:
             '/ion.router.v1.PersonaRouterService/GetPersona',
             ion_dot_router_dot_v1_dot_router__pb2.GetPersonaRequest.SerializeToString,
             ion_dot_router_dot_v1_dot_router__pb2.GetPersonaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ion.router.v1.PersonaRouterService/ListSessions',
+            ion_dot_router_dot_v1_dot_router__pb2.ListSessionsRequest.SerializeToString,
+            ion_dot_router_dot_v1_dot_router__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ion.router.v1.PersonaRouterService/GetSession',
+            ion_dot_router_dot_v1_dot_router__pb2.GetSessionRequest.SerializeToString,
+            ion_dot_router_dot_v1_dot_router__pb2.GetSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTurns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ion.router.v1.PersonaRouterService/ListTurns',
+            ion_dot_router_dot_v1_dot_router__pb2.ListTurnsRequest.SerializeToString,
+            ion_dot_router_dot_v1_dot_router__pb2.ListTurnsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ion.router.v1.PersonaRouterService/DeleteSession',
+            ion_dot_router_dot_v1_dot_router__pb2.DeleteSessionRequest.SerializeToString,
+            ion_dot_router_dot_v1_dot_router__pb2.DeleteSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ion.router.v1.PersonaRouterService/ExportSession',
+            ion_dot_router_dot_v1_dot_router__pb2.ExportSessionRequest.SerializeToString,
+            ion_dot_router_dot_v1_dot_router__pb2.ExportSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

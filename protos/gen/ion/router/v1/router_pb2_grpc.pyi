@@ -38,6 +38,18 @@ class PersonaRouterServiceStub:
     """All personas, by name."""
     GetPersona: _aio.UnaryUnaryMultiCallable[_router_pb2.GetPersonaRequest, _router_pb2.GetPersonaResponse]
     """One persona. NOT_FOUND where none has the name."""
+    ListSessions: _aio.UnaryUnaryMultiCallable[_router_pb2.ListSessionsRequest, _router_pb2.ListSessionsResponse]
+    """The caller's sessions, the one that was last used first. Like all methods on sessions it sees the sessions of this
+    caller and `user_id` alone, and fails with DATABASE_UNAVAILABLE where the database does not answer.
+    """
+    GetSession: _aio.UnaryUnaryMultiCallable[_router_pb2.GetSessionRequest, _router_pb2.GetSessionResponse]
+    """One session. NOT_FOUND where the caller has none of that id."""
+    ListTurns: _aio.UnaryUnaryMultiCallable[_router_pb2.ListTurnsRequest, _router_pb2.ListTurnsResponse]
+    """The turns of a session, a page at a time. NOT_FOUND where the caller has none of that id."""
+    DeleteSession: _aio.UnaryUnaryMultiCallable[_router_pb2.DeleteSessionRequest, _router_pb2.DeleteSessionResponse]
+    """Deletes a session with all its turns and its summary. NOT_FOUND where the caller has none of that id."""
+    ExportSession: _aio.UnaryStreamMultiCallable[_router_pb2.ExportSessionRequest, _router_pb2.ExportSessionResponse]
+    """All turns of a session, oldest first. NOT_FOUND where the caller has none of that id."""
 
 class PersonaRouterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Chooses personas and answers in their voice."""
@@ -99,5 +111,47 @@ class PersonaRouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_router_pb2.GetPersonaRequest, _abc.Awaitable[_router_pb2.GetPersonaResponse]],
     ) -> _abc.Awaitable[_router_pb2.GetPersonaResponse]:
         """One persona. NOT_FOUND where none has the name."""
+
+    @_abc_1.abstractmethod
+    def ListSessions(
+        self,
+        request: _router_pb2.ListSessionsRequest,
+        context: _aio.ServicerContext[_router_pb2.ListSessionsRequest, _abc.Awaitable[_router_pb2.ListSessionsResponse]],
+    ) -> _abc.Awaitable[_router_pb2.ListSessionsResponse]:
+        """The caller's sessions, the one that was last used first. Like all methods on sessions it sees the sessions of this
+        caller and `user_id` alone, and fails with DATABASE_UNAVAILABLE where the database does not answer.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSession(
+        self,
+        request: _router_pb2.GetSessionRequest,
+        context: _aio.ServicerContext[_router_pb2.GetSessionRequest, _abc.Awaitable[_router_pb2.GetSessionResponse]],
+    ) -> _abc.Awaitable[_router_pb2.GetSessionResponse]:
+        """One session. NOT_FOUND where the caller has none of that id."""
+
+    @_abc_1.abstractmethod
+    def ListTurns(
+        self,
+        request: _router_pb2.ListTurnsRequest,
+        context: _aio.ServicerContext[_router_pb2.ListTurnsRequest, _abc.Awaitable[_router_pb2.ListTurnsResponse]],
+    ) -> _abc.Awaitable[_router_pb2.ListTurnsResponse]:
+        """The turns of a session, a page at a time. NOT_FOUND where the caller has none of that id."""
+
+    @_abc_1.abstractmethod
+    def DeleteSession(
+        self,
+        request: _router_pb2.DeleteSessionRequest,
+        context: _aio.ServicerContext[_router_pb2.DeleteSessionRequest, _abc.Awaitable[_router_pb2.DeleteSessionResponse]],
+    ) -> _abc.Awaitable[_router_pb2.DeleteSessionResponse]:
+        """Deletes a session with all its turns and its summary. NOT_FOUND where the caller has none of that id."""
+
+    @_abc_1.abstractmethod
+    def ExportSession(
+        self,
+        request: _router_pb2.ExportSessionRequest,
+        context: _aio.ServicerContext[_router_pb2.ExportSessionRequest, _abc.AsyncIterator[_router_pb2.ExportSessionResponse]],
+    ) -> _abc.AsyncIterator[_router_pb2.ExportSessionResponse]:
+        """All turns of a session, oldest first. NOT_FOUND where the caller has none of that id."""
 
 def add_PersonaRouterServiceServicer_to_server(servicer: PersonaRouterServiceServicer, server: _aio.Server) -> None: ...
