@@ -14,14 +14,17 @@ import grpc.aio
 from google.protobuf.message import Message
 from opentelemetry.trace import SpanKind
 
-from chassis import telemetry
+from chassis import caller, telemetry
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded, from_rpc
+from chassis.transport import PLAIN, Transport
 from ion.error.v1.reason_pb2 import Reason
 
 MAX_MESSAGE_BYTES = 4 << 20
 # No shorter than the least interval that ION's servers accept (see server.py).
 KEEPALIVE_MILLISECONDS = 30_000
+# Larger messages are compressed with gzip, and take a fraction of the network; below it the work is not worth it.
+COMPRESSED_BYTES = 16 << 10
 
 # Only calls that reached no server are tried again here: a server that answers UNAVAILABLE itself pushes the retry back
 # (see server.py), so that attempts at the model have one owner, the LLM gateway.
@@ -43,8 +46,8 @@ SERVICE_CONFIG = {
 }
 
 
-def open_channel(target: str) -> grpc.aio.Channel:
-    """A plain-text channel that spreads calls over all addresses of `target` and reconnects by itself."""
+def open_channel(target: str, transport: Transport = PLAIN) -> grpc.aio.Channel:
+    """A channel that spreads calls over all addresses of `target` and reconnects by itself."""
     options = [
         ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -56,7 +59,10 @@ def open_channel(target: str) -> grpc.aio.Channel:
         ("grpc.min_reconnect_backoff_ms", 2_000),
         ("grpc.max_reconnect_backoff_ms", 1_000),
     ]
-    return grpc.aio.insecure_channel(target, options=options)
+    credentials = transport.channel_credentials()
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    return grpc.aio.secure_channel(target, credentials, options=options)
 
 
 async def invoke(
@@ -74,8 +80,13 @@ async def invoke(
     """
     remaining = _remaining_seconds(deadline)
     with telemetry.span(name, SpanKind.CLIENT):
-        metadata = telemetry.outgoing_metadata()
-        call = method(request, timeout=remaining, metadata=metadata, wait_for_ready=wait_for_ready)
+        call = method(
+            request,
+            timeout=remaining,
+            metadata=telemetry.outgoing_metadata() + caller.outgoing_metadata(),
+            wait_for_ready=wait_for_ready,
+            compression=compression_of(request),
+        )
         try:
             return await call
         except asyncio.CancelledError:
@@ -101,8 +112,13 @@ async def invoke_stream(
     """
     remaining = _remaining_seconds(deadline)
     with _span_apart(name) as context:
-        metadata = context.run(telemetry.outgoing_metadata)
-        call = method(request, timeout=remaining, metadata=metadata, wait_for_ready=wait_for_ready)
+        call = method(
+            request,
+            timeout=remaining,
+            metadata=context.run(telemetry.outgoing_metadata) + caller.outgoing_metadata(),
+            wait_for_ready=wait_for_ready,
+            compression=compression_of(request),
+        )
         try:
             async for message in call:
                 yield message
@@ -110,6 +126,11 @@ async def invoke_stream(
             raise from_rpc(error, unreachable=unreachable) from error
         finally:
             call.cancel()  # as above; nothing happens where the call has ended
+
+
+def compression_of(message: Message) -> grpc.Compression | None:
+    """How the message travels; None for as it is."""
+    return grpc.Compression.Gzip if message.ByteSize() > COMPRESSED_BYTES else None
 
 
 def _remaining_seconds(deadline: Deadline) -> float:

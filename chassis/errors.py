@@ -6,7 +6,7 @@ Domain code raises `IonError` (or a subclass that fills in the reason); the serv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -86,11 +86,13 @@ class IonError(Exception):
         *,
         violations: Sequence[Violation] = (),
         retry_after_seconds: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.reason = reason
         self.message = message or RULES[reason].message
         self.violations = tuple(violations)
         self.retry_after_seconds = retry_after_seconds
+        self.headers = headers or {}  # for an HTTP answer; they do not travel over gRPC
         super().__init__(self.message)
 
     @property
@@ -132,7 +134,7 @@ def to_failure(error: IonError) -> reason_pb2.Failure:
 
 
 def to_status(error: IonError) -> status_pb2.Status:
-    """The error as it travels: ErrorInfo always, BadRequest for violations, RetryInfo where a retry makes sense."""
+    """The error as it travels: ErrorInfo always, BadRequest for violations, QuotaFailure for limits, RetryInfo where a retry makes sense."""
     status = status_pb2.Status(code=error.code.value[0], message=error.message)
     _pack(status, error_details_pb2.ErrorInfo(reason=error.reason_name, domain=DOMAIN))
     if error.violations:
@@ -141,6 +143,9 @@ def to_status(error: IonError) -> status_pb2.Status:
             for violation in error.violations
         ]
         _pack(status, error_details_pb2.BadRequest(field_violations=fields))
+    if error.reason == Reason.REASON_RATE_LIMITED:
+        violation = error_details_pb2.QuotaFailure.Violation(subject="caller", description=error.message)
+        _pack(status, error_details_pb2.QuotaFailure(violations=[violation]))
     if error.retryable and error.code in (_UNAVAILABLE, _EXHAUSTED):
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(int((error.retry_after_seconds or 1.0) * 1000))

@@ -7,8 +7,8 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,22 @@ from grpc_reflection.v1alpha import reflection
 from opentelemetry.trace import SpanKind
 
 from chassis import telemetry
-from chassis.channel import MAX_MESSAGE_BYTES
+from chassis.caller import (
+    API_KEY_KEY,
+    AUTHORIZATION_KEY,
+    CALLER_KEY,
+    NOBODY,
+    Caller,
+    Door,
+    OpenDoor,
+    Shown,
+    enter,
+)
+from chassis.channel import MAX_MESSAGE_BYTES, compression_of
 from chassis.errors import STATUS_DETAILS_KEY, IonError, to_status
 from chassis.settings import Bind, Settings, stop
+from chassis.transport import PLAIN, Transport
+from chassis.trust import SERVICE_TOKEN_KEY, ProvenServices, Trust
 from ion.error.v1.reason_pb2 import Reason
 
 _log = logging.getLogger(__name__)
@@ -46,9 +59,12 @@ OpenService = Callable[[health_service.aio.HealthServicer], AbstractAsyncContext
 
 
 class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Around every ION method: takes on the caller's ids, opens the server span, and turns errors into statuses."""
+    """Around every ION method: takes on the caller's ids, opens the server span, admits the caller, and turns errors into
+    statuses. By default everybody may come in, and nobody may speak for others."""
 
-    def __init__(self) -> None:
+    def __init__(self, door: Door | None = None, trust: Trust | None = None) -> None:
+        self._door = door or OpenDoor()
+        self._trust = trust or ProvenServices()
         self._guarded: dict[str, tuple[Any, Any]] = {}
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
@@ -57,63 +73,86 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return handler
         known, guarded = self._guarded.get(details.method, (None, None))
         if known is not handler:
-            guarded = _guard(handler, details.method)
+            guarded = self._guard(handler, details.method)
             self._guarded[details.method] = (handler, guarded)
         return guarded
 
+    def _guard(self, handler: Any, method: str) -> Any:
+        codec = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(self._guard_unary(handler.unary_unary, method), **codec)
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(self._guard_stream(handler.unary_stream, method), **codec)
+        return handler
 
-def _guard(handler: Any, method: str) -> Any:
-    codec = {
-        "request_deserializer": handler.request_deserializer,
-        "response_serializer": handler.response_serializer,
-    }
-    if handler.unary_unary:
-        return grpc.unary_unary_rpc_method_handler(_guard_unary(handler.unary_unary, method), **codec)
-    if handler.unary_stream:
-        return grpc.unary_stream_rpc_method_handler(_guard_stream(handler.unary_stream, method), **codec)
-    return handler
+    def _guard_unary(self, behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
+        name = method.lstrip("/")
 
+        async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            metadata = _take_on_ids(context)
+            try:
+                with telemetry.span(name, SpanKind.SERVER):
+                    async with self._admitted(metadata, context):
+                        response = await behaviour(request, context)
+            except Exception as error:
+                await _abort(context, method, error)
+            if compression_of(response):
+                context.set_compression(grpc.Compression.Gzip)
+            return response
 
-def _guard_unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
-    name = method.lstrip("/")
+        return guarded
 
-    async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        _take_on_ids(context)
+    def _guard_stream(
+        self, behaviour: Callable[..., AsyncGenerator[Any, None]], method: str
+    ) -> Callable[..., Awaitable[None]]:
+        """It writes the messages itself: a generator would be left to the garbage collector where the caller goes away
+        while a message is sent, and with it the calls below."""
+        name = method.lstrip("/")
+
+        async def guarded(request: Any, context: grpc.aio.ServicerContext) -> None:
+            metadata = _take_on_ids(context)
+            try:
+                with telemetry.span(name, SpanKind.SERVER):
+                    async with self._admitted(metadata, context), aclosing(behaviour(request, context)) as messages:
+                        async for message in messages:
+                            await context.write(message)
+            except Exception as error:
+                await _abort(context, method, error)
+
+        return guarded
+
+    @asynccontextmanager
+    async def _admitted(self, metadata: dict[str, str], context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+        """The caller as long as the block lasts; what it used is charged at the end, unless a service called for it and
+        does that itself. Raises IonError where it is not let in."""
+        if self._trust.trusts(metadata.get(SERVICE_TOKEN_KEY, ""), context.auth_context):
+            known = metadata.get(CALLER_KEY)
+            enter(Caller.from_header(known) if known else NOBODY)
+            yield
+            return
+        shown = Shown(metadata.get(AUTHORIZATION_KEY, ""), metadata.get(API_KEY_KEY, ""), _address(context.peer()))
+        admitted = await self._door.admit(shown)
+        meter = enter(admitted.caller)
         try:
-            with telemetry.span(name, SpanKind.SERVER):
-                return await behaviour(request, context)
-        except Exception as error:
-            await _abort(context, method, error)
-
-    return guarded
+            yield
+        finally:
+            if meter.tokens:
+                self._door.charge(shown, admitted, meter.tokens)
 
 
-def _guard_stream(behaviour: Callable[..., AsyncGenerator[Any, None]], method: str) -> Callable[..., Awaitable[None]]:
-    """It writes the messages itself: a generator would be left to the garbage collector where the caller goes away
-    while a message is sent, and with it the calls below."""
-    name = method.lstrip("/")
-
-    async def guarded(request: Any, context: grpc.aio.ServicerContext) -> None:
-        _take_on_ids(context)
-        try:
-            with telemetry.span(name, SpanKind.SERVER):
-                async with aclosing(behaviour(request, context)) as messages:
-                    async for message in messages:
-                        await context.write(message)
-        except Exception as error:
-            await _abort(context, method, error)
-
-    return guarded
+def _take_on_ids(context: grpc.aio.ServicerContext) -> dict[str, str]:
+    """The metadata of the call, whose ids are taken on."""
+    metadata = dict(context.invocation_metadata() or ())
+    telemetry.enter(metadata.get(telemetry.REQUEST_ID_KEY), metadata.get(telemetry.TRACEPARENT_KEY))
+    return metadata
 
 
-def _take_on_ids(context: grpc.aio.ServicerContext) -> None:
-    request_id = traceparent = None
-    for key, value in context.invocation_metadata() or ():
-        if key == telemetry.REQUEST_ID_KEY:
-            request_id = value
-        elif key == telemetry.TRACEPARENT_KEY:
-            traceparent = value
-    telemetry.enter(request_id, traceparent)
+def _address(peer: str) -> str:
+    """The peer's address without its port: "ipv4:127.0.0.1:4711" -> "127.0.0.1"."""
+    return peer.partition(":")[2].rpartition(":")[0].strip("[]").replace("%5B", "").replace("%5D", "")
 
 
 async def _abort(context: grpc.aio.ServicerContext, method: str, error: Exception) -> None:
@@ -127,7 +166,8 @@ async def _abort(context: grpc.aio.ServicerContext, method: str, error: Exceptio
     await context.abort(error.code, error.message, (details, _NO_TRANSPARENT_RETRY))
 
 
-def new_server() -> grpc.aio.Server:
+def new_server(door: Door | None = None, trust: Trust | None = None) -> grpc.aio.Server:
+    """A server with the guard of `CallGuard`."""
     options = [
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -143,7 +183,7 @@ def new_server() -> grpc.aio.Server:
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
     ]
-    return grpc.aio.server(interceptors=[CallGuard()], options=options)
+    return grpc.aio.server(interceptors=[CallGuard(door, trust)], options=options)
 
 
 def listen(bind: Bind, variable: str) -> socket.socket:
@@ -159,10 +199,11 @@ def listen(bind: Bind, variable: str) -> socket.socket:
     return listener
 
 
-def add_port(server: grpc.aio.Server, bind: Bind, variable: str) -> int:
+def add_port(server: grpc.aio.Server, bind: Bind, variable: str, transport: Transport = PLAIN) -> int:
     """Listen; the port, which the system chose where `bind.port` is 0. Ends the process where it is not to be had."""
     listen(bind, variable).close()  # gRPC's own refusal says neither which setting nor why
-    return int(server.add_insecure_port(str(bind)))
+    credentials = transport.server_credentials()
+    return int(server.add_secure_port(str(bind), credentials) if credentials else server.add_insecure_port(str(bind)))
 
 
 def add_health_and_reflection(server: grpc.aio.Server, health: health_service.aio.HealthServicer, *names: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from chassis.settings import Bind, BindSetting, Settings
+from chassis.access.settings import AccessSettings
+from chassis.settings import Bind, BindSetting
 
 
-class HttpSettings(Settings):
+class HttpSettings(AccessSettings):
     http_bind: BindSetting = Field(
         Bind("127.0.0.1", 8080), validation_alias="ION_HTTP_BIND", description="host:port of the HTTP listener"
     )

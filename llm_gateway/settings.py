@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
-from chassis.settings import Bind, BindSetting, ListSetting, Settings, parse_bind
+from chassis.access.settings import AccessSettings
+from chassis.settings import Bind, BindSetting, ListSetting, parse_bind
 
 LOCATIONS = ("us-central1", "us-west1", "europe-west1")
 
@@ -22,7 +23,7 @@ def parse_endpoints(value: object) -> object:
     return {location.strip(): str(parse_bind(endpoint.strip())) for location, _, endpoint in pairs}
 
 
-class LlmSettings(Settings):
+class LlmSettings(AccessSettings):
     llm_bind: BindSetting = Field(
         Bind("127.0.0.1", 50052), validation_alias="ION_LLM_BIND", description="host:port of the LLM gateway's gRPC"
     )
@@ -49,11 +50,6 @@ class LlmSettings(Settings):
         False,
         validation_alias="ION_VERTEX_INSECURE",
         description="1: plain-text gRPC and no Google credentials, for emulators only",
-    )
-    redis_url: SecretStr | None = Field(
-        None,
-        validation_alias="REDIS_URL",
-        description="redis://, rediss:// or redis+cluster://host:port[,host:port]; unset: in-process cache only",
     )
     cache_wait_seconds: float = Field(
         0.005,
@@ -116,14 +112,6 @@ class LlmSettings(Settings):
         validation_alias="ION_MAX_TOKENS_PER_REQUEST",
         description="input tokens of all attempts at a reply together; the first is made in any case; 0: no limit",
     )
-
-    @field_validator("redis_url")
-    @classmethod
-    def _known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        schemes = ("redis://", "rediss://", "redis+cluster://")
-        if value is not None and not value.get_secret_value().startswith(schemes):
-            raise ValueError(f"must start with {', '.join(schemes)}")
-        return value
 
     @model_validator(mode="after")
     def _complete(self) -> LlmSettings:

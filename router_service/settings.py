@@ -6,11 +6,12 @@ from pathlib import Path
 
 from pydantic import Field
 
-from chassis.settings import Bind, BindSetting, Seconds, Settings
+from chassis.access.settings import AccessSettings
+from chassis.settings import Bind, BindSetting, Seconds
 from router_service.personas import DEFAULT_DIRECTORY
 
 
-class RouterSettings(Settings):
+class RouterSettings(AccessSettings):
     router_bind: BindSetting = Field(
         Bind("127.0.0.1", 50051), validation_alias="ION_ROUTER_BIND", description="host:port of the router's gRPC"
     )

@@ -1,0 +1,92 @@
+"""How services reach each other: in plain text or over mutual TLS, and what each shows to be believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import grpc
+from pydantic import Field, SecretStr, model_validator
+
+from chassis.settings import ListSetting, Settings
+from chassis.trust import ProvenServices
+
+
+class TransportSettings(Settings):
+    """Settings of every process that speaks gRPC with another."""
+
+    service_token: SecretStr | None = Field(
+        None,
+        min_length=16,
+        validation_alias="ION_SERVICE_TOKEN",
+        description="secret that services show each other, at least 16 characters; the same for all of them",
+    )
+    tls_certificate: Path | None = Field(
+        None, validation_alias="ION_TLS_CERT", description="PEM file of this service's certificate, for mutual TLS"
+    )
+    tls_key: Path | None = Field(None, validation_alias="ION_TLS_KEY", description="PEM file of its private key")
+    tls_ca: Path | None = Field(
+        None, validation_alias="ION_TLS_CA", description="PEM file of the authorities that sign all peers' certificates"
+    )
+    tls_services: ListSetting = Field(
+        (),
+        validation_alias="ION_TLS_SERVICES",
+        description="names in certificates (subject alternative or common) that are services and may speak for callers",
+    )
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Self:
+        if len({bool(path) for path in (self.tls_certificate, self.tls_key, self.tls_ca)}) > 1:
+            raise ValueError("ION_TLS_CERT, ION_TLS_KEY and ION_TLS_CA must be set together or not at all")
+        for name, path in (
+            ("ION_TLS_CERT", self.tls_certificate),
+            ("ION_TLS_KEY", self.tls_key),
+            ("ION_TLS_CA", self.tls_ca),
+        ):
+            if path and not path.is_file():
+                raise ValueError(f"{name}={str(path)!r}: must be a file that can be read")
+        return self
+
+    @property
+    def proves_services(self) -> bool:
+        """Whether a service can show that it is one."""
+        return bool(self.service_token or (self.tls_ca and self.tls_services))
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """What a process shows and demands. Everything empty: plain text, and no peer is more than a caller."""
+
+    token: str = ""
+    tls: tuple[bytes, bytes, bytes] | None = None  # key, certificate, authorities
+    services: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: TransportSettings) -> Transport:
+        tls = None
+        if settings.tls_key and settings.tls_certificate and settings.tls_ca:
+            paths = (settings.tls_key, settings.tls_certificate, settings.tls_ca)
+            key, certificate, authorities = (path.read_bytes() for path in paths)
+            tls = (key, certificate, authorities)
+        token = settings.service_token.get_secret_value() if settings.service_token else ""
+        return cls(token, tls, settings.tls_services)
+
+    @property
+    def trust(self) -> ProvenServices:
+        return ProvenServices(self.token, self.services)
+
+    def server_credentials(self) -> grpc.ServerCredentials | None:
+        if self.tls is None:
+            return None
+        key, certificate, authorities = self.tls
+        return grpc.ssl_server_credentials([(key, certificate)], authorities, require_client_auth=True)
+
+    def channel_credentials(self) -> grpc.ChannelCredentials | None:
+        if self.tls is None:
+            return None
+        key, certificate, authorities = self.tls
+        return grpc.ssl_channel_credentials(authorities, key, certificate)
+
+
+PLAIN = Transport()
