@@ -11,7 +11,7 @@ UV := UV_NO_CONFIG=1 $(BIN)/uv --quiet
 LOCK := $(BIN)/uv --quiet pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
-.PHONY: help setup lock proto proto-check proto-release fmt lint test check run bench bench-tail train card clean
+.PHONY: help setup lock proto proto-check proto-release fmt lint test check run bench bench-tail bench-front train card clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -82,6 +82,9 @@ bench: $(READY) ## Measure ION beside an empty chain; results go to bench/result
 
 bench-tail: $(READY) ## Measure the tail of latency, before and after, with outages and overload; results go to bench/results
 	@$(BIN)/python -m bench.tail
+
+bench-front: $(READY) ## Measure what the front door costs: cached chats, conversations, streams; results go to bench/results
+	@$(BIN)/python -m bench.front
 
 clean: ## Remove the virtual environment and caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""What the front door costs: a cached chat, conversations on PostgreSQL, streams."""
