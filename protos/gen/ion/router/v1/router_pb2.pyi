@@ -552,6 +552,7 @@ class ChatRequest(_message.Message):
     INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     CACHE_CONTROL_FIELD_NUMBER: _builtins.int
+    NO_APOLOGY_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """The message, 1 to 1000 characters after trimming."""
     user_id: _builtins.str
@@ -568,6 +569,8 @@ class ChatRequest(_message.Message):
     """As in RouteRequest."""
     instructions: _builtins.str
     """Instructions of the application that calls, at most 32,000 characters; they follow the persona's. Empty means none."""
+    no_apology: _builtins.bool
+    """True: where the model cannot answer, the call fails with the reason instead of apologising."""
     @_builtins.property
     def contents(self) -> _containers.RepeatedCompositeFieldContainer[_llm_pb2.Content]:
         """The whole conversation, oldest first, for callers that keep it themselves: in place of `message`, `session_id` and
@@ -595,10 +598,11 @@ class ChatRequest(_message.Message):
         instructions: _builtins.str = ...,
         parameters: _llm_pb2.GenerationParameters | None = ...,
         cache_control: _llm_pb2.CacheControl | None = ...,
+        no_apology: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "contents", b"contents", "instructions", b"instructions", "message", b"message", "parameters", b"parameters", "persona", b"persona", "previous_persona", b"previous_persona", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "contents", b"contents", "instructions", b"instructions", "message", b"message", "no_apology", b"no_apology", "parameters", b"parameters", "persona", b"persona", "previous_persona", b"previous_persona", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -619,6 +623,7 @@ class ChatStreamRequest(_message.Message):
     INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     CACHE_CONTROL_FIELD_NUMBER: _builtins.int
+    NO_APOLOGY_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """The message, 1 to 1000 characters after trimming."""
     user_id: _builtins.str
@@ -635,6 +640,8 @@ class ChatStreamRequest(_message.Message):
     """As in RouteRequest."""
     instructions: _builtins.str
     """Instructions of the application that calls, at most 32,000 characters; they follow the persona's. Empty means none."""
+    no_apology: _builtins.bool
+    """True: where the model cannot answer, the call fails with the reason instead of apologising."""
     @_builtins.property
     def contents(self) -> _containers.RepeatedCompositeFieldContainer[_llm_pb2.Content]:
         """The whole conversation, oldest first, for callers that keep it themselves: in place of `message`, `session_id` and
@@ -662,10 +669,11 @@ class ChatStreamRequest(_message.Message):
         instructions: _builtins.str = ...,
         parameters: _llm_pb2.GenerationParameters | None = ...,
         cache_control: _llm_pb2.CacheControl | None = ...,
+        no_apology: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "contents", b"contents", "instructions", b"instructions", "message", b"message", "parameters", b"parameters", "persona", b"persona", "previous_persona", b"previous_persona", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control", b"cache_control", "contents", b"contents", "instructions", b"instructions", "message", b"message", "no_apology", b"no_apology", "parameters", b"parameters", "persona", b"persona", "previous_persona", b"previous_persona", "session_id", b"session_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
