@@ -90,7 +90,7 @@ class Meter:
 
 
 _shown: tuple[tuple[str, str], ...] = ()
-_current: ContextVar[Caller] = ContextVar("ion_caller", default=NOBODY)  # noqa: B039 - it is frozen
+_current: ContextVar[Caller] = ContextVar("ion_caller", default=NOBODY)
 _meter: ContextVar[Meter | None] = ContextVar("ion_meter", default=None)
 
 

@@ -68,7 +68,7 @@ def open_channel(target: str, transport: Transport = PLAIN) -> grpc.aio.Channel:
 async def invoke(
     method: Callable[..., Any],
     name: str,
-    request: Message,
+    request: Message | bytes,
     deadline: Deadline,
     *,
     unreachable: Reason.ValueType,
@@ -99,7 +99,7 @@ async def invoke(
 async def invoke_stream(
     method: Callable[..., Any],
     name: str,
-    request: Message,
+    request: Message | bytes,
     deadline: Deadline,
     *,
     unreachable: Reason.ValueType,
@@ -128,9 +128,10 @@ async def invoke_stream(
             call.cancel()  # as above; nothing happens where the call has ended
 
 
-def compression_of(message: Message) -> grpc.Compression | None:
+def compression_of(message: Message | bytes) -> grpc.Compression | None:
     """How the message travels; None for as it is."""
-    return grpc.Compression.Gzip if message.ByteSize() > COMPRESSED_BYTES else None
+    size = len(message) if isinstance(message, bytes) else message.ByteSize()
+    return grpc.Compression.Gzip if size > COMPRESSED_BYTES else None
 
 
 def _remaining_seconds(deadline: Deadline) -> float:

@@ -134,7 +134,8 @@ def to_failure(error: IonError) -> reason_pb2.Failure:
 
 
 def to_status(error: IonError) -> status_pb2.Status:
-    """The error as it travels: ErrorInfo always, BadRequest for violations, QuotaFailure for limits, RetryInfo where a retry makes sense."""
+    """The error as it travels: ErrorInfo always, BadRequest for violations, QuotaFailure for limits, RetryInfo where a
+    retry makes sense."""
     status = status_pb2.Status(code=error.code.value[0], message=error.message)
     _pack(status, error_details_pb2.ErrorInfo(reason=error.reason_name, domain=DOMAIN))
     if error.violations:

@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from opentelemetry.trace import SpanKind
 
 from chassis import telemetry
+from chassis.access import AccessSettings, open_entrance
 from chassis.caller import (
     API_KEY_KEY,
     AUTHORIZATION_KEY,
@@ -31,8 +32,10 @@ from chassis.caller import (
     OpenDoor,
     Shown,
     enter,
+    show,
 )
 from chassis.channel import MAX_MESSAGE_BYTES, compression_of
+from chassis.database import Database, History
 from chassis.errors import STATUS_DETAILS_KEY, IonError, to_status
 from chassis.settings import Bind, Settings, stop
 from chassis.transport import PLAIN, Transport
@@ -55,12 +58,12 @@ class Hosted:
     add_to: Callable[[Any], None]
 
 
-OpenService = Callable[[health_service.aio.HealthServicer], AbstractAsyncContextManager[Hosted]]
+OpenService = Callable[[health_service.aio.HealthServicer, Database], AbstractAsyncContextManager[Hosted]]
 
 
 class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Around every ION method: takes on the caller's ids, opens the server span, admits the caller, and turns errors into
-    statuses. By default everybody may come in, and nobody may speak for others."""
+    """Around every ION method: takes on the caller's ids, opens the server span, admits the caller, and turns errors
+    into statuses. By default everybody may come in, and nobody may speak for others."""
 
     def __init__(self, door: Door | None = None, trust: Trust | None = None) -> None:
         self._door = door or OpenDoor()
@@ -99,8 +102,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                         response = await behaviour(request, context)
             except Exception as error:
                 await _abort(context, method, error)
-            if compression_of(response):
-                context.set_compression(grpc.Compression.Gzip)
+            await _compress(response, context)
             return response
 
         return guarded
@@ -141,6 +143,14 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         finally:
             if meter.tokens:
                 self._door.charge(shown, admitted, meter.tokens)
+
+
+async def _compress(response: Any, context: grpc.aio.ServicerContext) -> None:
+    """Before it is sent. gRPC heeds the choice for metadata that are sent on their own alone."""
+    compression = compression_of(response)
+    if compression:
+        context.set_compression(compression)
+        await context.send_initial_metadata(())
 
 
 def _take_on_ids(context: grpc.aio.ServicerContext) -> dict[str, str]:
@@ -212,21 +222,28 @@ def add_health_and_reflection(server: grpc.aio.Server, health: health_service.ai
     reflection.enable_server_reflection((*names, health_name, reflection.SERVICE_NAME), server)
 
 
-def run(service: str, settings: Settings, bind: Bind, variable: str, open_service: OpenService) -> None:
-    """Run one service until SIGTERM or SIGINT, then drain it. `variable` is the setting that `bind` comes from."""
+def run(
+    service: str, settings: AccessSettings, bind: Bind, variable: str, open_service: OpenService, *histories: History
+) -> None:
+    """Run one service until SIGTERM or SIGINT, then drain it. `variable` is the setting that `bind` comes from;
+    `histories` are the tables that the service keeps something in."""
     telemetry.setup(service, settings.log_level)
-    uvloop.run(_host(service, settings, bind, variable, open_service))
+    uvloop.run(_host(service, settings, bind, variable, open_service, *histories))
 
 
-async def _host(service: str, settings: Settings, bind: Bind, variable: str, open_service: OpenService) -> None:
+async def _host(
+    service: str, settings: AccessSettings, bind: Bind, variable: str, open_service: OpenService, *histories: History
+) -> None:
     stopping = stop_signal()
+    transport = Transport.of(settings)
+    show(*transport.shown)
     health = health_service.aio.HealthServicer()
     await health.set("", NOT_SERVING)
-    async with open_service(health) as hosted:
-        server = new_server()
+    async with open_entrance(settings, *histories) as entrance, open_service(health, entrance.database) as hosted:
+        server = new_server(entrance.door, transport.trust)
         hosted.add_to(server)
         add_health_and_reflection(server, health, hosted.name)
-        port = add_port(server, bind, variable)
+        port = add_port(server, bind, variable, transport)
         settle()
         await server.start()
         for name in ("", hosted.name):

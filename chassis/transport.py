@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,7 +11,7 @@ import grpc
 from pydantic import Field, SecretStr, model_validator
 
 from chassis.settings import ListSetting, Settings
-from chassis.trust import ProvenServices
+from chassis.trust import SERVICE_TOKEN_KEY, ProvenServices
 
 
 class TransportSettings(Settings):
@@ -46,12 +47,29 @@ class TransportSettings(Settings):
         ):
             if path and not path.is_file():
                 raise ValueError(f"{name}={str(path)!r}: must be a file that can be read")
+        if self.tls_certificate and self.tls_key and self.tls_ca:
+            _check_files(self.tls_certificate, self.tls_key, self.tls_ca)
         return self
 
     @property
     def proves_services(self) -> bool:
         """Whether a service can show that it is one."""
         return bool(self.service_token or (self.tls_ca and self.tls_services))
+
+
+def _check_files(certificate: Path, key: Path, authorities: Path) -> None:
+    """Raises ValueError: gRPC itself would take files of no use, and fail with each connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password="")  # where one is needed there is nobody to ask
+    except (OSError, ValueError):
+        raise ValueError(
+            f"ION_TLS_CERT={str(certificate)!r}, ION_TLS_KEY={str(key)!r}: must be a certificate and its key, as PEM"
+        ) from None
+    try:
+        context.load_verify_locations(authorities)
+    except (OSError, ValueError):
+        raise ValueError(f"ION_TLS_CA={str(authorities)!r}: must be certificates, as PEM") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +89,11 @@ class Transport:
             tls = (key, certificate, authorities)
         token = settings.service_token.get_secret_value() if settings.service_token else ""
         return cls(token, tls, settings.tls_services)
+
+    @property
+    def shown(self) -> tuple[tuple[str, str], ...]:
+        """The metadata that shows other services that this process is one."""
+        return ((SERVICE_TOKEN_KEY, self.token),) if self.token else ()
 
     @property
     def trust(self) -> ProvenServices:

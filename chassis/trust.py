@@ -9,7 +9,7 @@ import hmac
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
-SERVICE_TOKEN_KEY: Final = "x-ion-service-token"
+SERVICE_TOKEN_KEY: Final = "x-ion-service-token"  # noqa: S105 - a name
 _PEER_NAMES: Final = ("x509_subject_alternative_name", "x509_common_name")
 
 AuthContext = Mapping[str, Iterable[bytes]]

@@ -263,3 +263,63 @@ async def test_a_stream_may_be_closed_by_another_task_than_reads_it(serve: Serve
 
 async def _next(messages):
     return await anext(messages)
+
+
+# Compression on the wire.
+
+
+class Wire:
+    """A relay that counts the bytes of each direction."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self.sent = 0
+        self.received = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        await asyncio.gather(self._pump(reader, far_writer, "sent"), self._pump(far_reader, writer, "received"))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str) -> None:
+        try:
+            while chunk := await reader.read(1 << 16):
+                setattr(self, name, getattr(self, name) + len(chunk))
+                writer.write(chunk)
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def wire():
+    """`await wire(request, answer)`: bytes sent and received for one call of that many bytes each way."""
+
+    async def carried(asked: bytes, answer: bytes) -> tuple[int, int]:
+        async def handle(request, context):
+            assert request == asked
+            return answer
+
+        server, port = await start(handle)
+        counting = Wire(port)
+        relay = await asyncio.start_server(counting, "127.0.0.1", 0)
+        async with open_channel(f"127.0.0.1:{relay.sockets[0].getsockname()[1]}") as channel:
+            method = channel.unary_unary(METHOD)
+            unreachable = Reason.REASON_ROUTER_UNAVAILABLE
+            got = await invoke(method, METHOD, asked, Deadline.after(10), unreachable=unreachable)
+        await server.stop(None)
+        relay.close()
+        assert got == answer
+        return counting.sent, counting.received
+
+    return carried
+
+
+SMALL, LARGE = b"a" * (16 << 10), b"a" * ((16 << 10) + 1)
+
+
+@pytest.mark.parametrize(("asked", "answer"), [(SMALL, SMALL), (LARGE, SMALL), (SMALL, LARGE), (LARGE, LARGE)])
+async def test_messages_above_16_kib_are_compressed_each_way_and_no_others(wire, asked, answer):
+    """These bytes compress to next to nothing; what else a call carries is less than a kilobyte."""
+    sent, received = await wire(asked, answer)
+    assert (sent < 2048) == (asked is LARGE)
+    assert (received < 2048) == (answer is LARGE)
+    assert max(sent, received) < len(LARGE) + 2048

@@ -1,0 +1,137 @@
+"""How tables are brought up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from chassis.database import Database, History
+from chassis.migrations import known_revisions
+from tests.chassis.things import MAKE_THINGS, add_revision, fails, is_there, names, opened, soon, things, write
+from tests.stack.harness import ROOT, until
+
+ADD_COLOUR = 'op.add_column("things", sa.Column("colour", sa.Text))'
+# Opens the database as a service does, writes a line, and says what it logged and whether it needed Alembic.
+PROGRAM = """
+import asyncio, json, logging, sys
+from pathlib import Path
+from chassis.database import History
+from tests.chassis.things import names, opened
+
+logged = []
+handler = logging.Handler()
+handler.emit = lambda record: logged.append(record.getMessage())
+logging.getLogger().addHandler(handler)
+
+async def main(url, folder):
+    async with opened(url, History("things", Path(folder))) as database:
+        await names(database)
+
+asyncio.run(main(*sys.argv[1:]))
+print(json.dumps({"logged": logged, "alembic": "alembic" in sys.modules}))
+"""
+
+
+async def run_program(url: str, history: History) -> Any:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROGRAM, url, str(history.folder)),
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT}:{ROOT}/protos/gen"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    return json.loads(output)
+
+
+async def scalar(database: Database, statement: str) -> Any:
+    async with database.reading(soon()) as connection:
+        return (await connection.execute(text(statement))).scalar()
+
+
+def test_revisions_are_named_by_their_files(tmp_path: Path) -> None:
+    history = things(tmp_path)
+    add_revision(history, ADD_COLOUR)
+    (history.folder / "__init__.py").touch()
+    assert known_revisions(history) == ["0001", "0002"]
+
+
+async def test_tables_are_made_and_later_changed(database_url: str, tmp_path: Path) -> None:
+    history = things(tmp_path)
+    async with opened(database_url, history) as database:
+        await write(database, "old")
+        assert await scalar(database, "SELECT version_num FROM ion_things_version") == "0001"
+    add_revision(history, ADD_COLOUR)
+    async with opened(database_url, history) as database:
+        assert await scalar(database, "SELECT count(*) FROM things WHERE colour IS NULL") == 1
+        assert await scalar(database, "SELECT version_num FROM ion_things_version") == "0002"
+
+
+async def test_histories_do_not_know_each_other(database_url: str, tmp_path: Path) -> None:
+    other = History("others", tmp_path / "others")
+    add_revision(other, 'op.create_table("others", sa.Column("name", sa.Text))')
+    async with opened(database_url, things(tmp_path)) as database:
+        await write(database, "kept")
+    async with opened(database_url, other, things(tmp_path / "again")) as database:
+        assert await scalar(database, "SELECT count(*) FROM others") == 0
+        assert await names(database) == ["kept"]
+
+
+async def test_processes_that_start_at_once(database_url: str, tmp_path: Path) -> None:
+    """One does it, and no other even tries: it would not get through."""
+    history = things(tmp_path)
+    add_revision(history, f"__import__('time').sleep(0.5); {ADD_COLOUR}")  # long enough to be met by all
+    told = await asyncio.gather(*(run_program(database_url, history) for _ in range(3)))
+    assert {line for process in told for line in process["logged"]} <= {"The tables of the database are up to date"}
+    async with opened(database_url, history) as database:
+        assert await scalar(database, "SELECT count(*) FROM ion_things_version") == 1
+
+
+async def test_start_with_tables_as_they_are_wanted_does_without_alembic(database_url: str, tmp_path: Path) -> None:
+    history = things(tmp_path)
+    assert (await run_program(database_url, history))["alembic"]
+    assert await run_program(database_url, history) == {"logged": [], "alembic": False}
+
+
+async def test_migration_that_fails_leaves_nothing_and_is_tried_again(
+    database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = History("things", tmp_path / "migrations")
+    add_revision(history, MAKE_THINGS)
+    broken = add_revision(history, 'op.create_table("half", sa.Column("name", sa.Text)); 1 / 0')
+    async with opened(database_url, history) as database:
+        await fails(database)
+        assert not database.available
+        async with opened(database_url) as outside:
+            for table in ("things", "half", "ion_things_version"):
+                with pytest.raises(Exception, match=table):
+                    await scalar(outside, f"SELECT count(*) FROM {table}")
+        broken.unlink()
+        await until(is_there(database))
+        assert await names(database) == []
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [record.getMessage() for record in warnings] == ["The database has tables that cannot be brought up to date"]
+    assert warnings[0].exc_info
+
+
+async def test_tables_of_a_later_version_are_not_touched(
+    database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = things(tmp_path)
+    newer = add_revision(history, ADD_COLOUR)
+    async with opened(database_url, history) as running:
+        await write(running, "new")
+        newer.unlink()
+        async with opened(database_url, history) as database:
+            await fails(database)
+            assert not database.available
+        assert await names(running) == ["new"]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [
+        "The database cannot be used: the tables of 'things' are at revision '0002', unknown to this version"
+    ]
