@@ -6,22 +6,29 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from chassis.access import require_proof
 from chassis.channel import open_channel
+from chassis.database import Database
 from chassis.server import Hosted, run
 from chassis.settings import load
-from router_service.assembly import open_persona_router
+from chassis.transport import Transport
+from router_service.assembly import HISTORY, open_persona_router
 from router_service.settings import RouterSettings
 
 
 def main() -> None:
     settings = load(RouterSettings)
+    require_proof(settings)
 
     @asynccontextmanager
-    async def open_router(_health: Any) -> AsyncIterator[Hosted]:
-        async with open_channel(settings.llm_target) as channel, open_persona_router(settings, channel) as hosted:
+    async def open_router(_health: Any, database: Database) -> AsyncIterator[Hosted]:
+        async with (
+            open_channel(settings.llm_target, Transport.of(settings)) as channel,
+            open_persona_router(settings, channel, database) as hosted,
+        ):
             yield hosted
 
-    run("router_service", settings, settings.router_bind, "ION_ROUTER_BIND", open_router)
+    run("router_service", settings, settings.router_bind, "ION_ROUTER_BIND", open_router, HISTORY)
 
 
 if __name__ == "__main__":

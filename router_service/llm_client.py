@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import grpc.aio
 
+from chassis.caller import note_tokens
 from chassis.channel import invoke, invoke_stream
 from chassis.deadline import Deadline
 from chassis.errors import IonError
@@ -30,6 +31,7 @@ class LlmClient:
         reply: llm_pb2.GenerateResponse = await invoke(
             self._stub.Generate, _GENERATE, request, deadline, unreachable=_UNREACHABLE
         )
+        _note_tokens(reply.generation)
         return reply
 
     async def stream(
@@ -49,7 +51,15 @@ class LlmClient:
                     generation = event.generation
         if generation is None:
             raise IonError(Reason.REASON_MODEL_INTERRUPTED)
+        _note_tokens(generation)
         yield generation
+
+
+def _note_tokens(generation: llm_pb2.Generation) -> None:
+    """What was generated for the call counts for its caller; what the cache had does not."""
+    if generation.attempts:
+        usage = generation.usage
+        note_tokens(usage.input_tokens + usage.output_tokens + usage.thinking_tokens)
 
 
 def _as_stream(request: llm_pb2.GenerateRequest) -> llm_pb2.StreamGenerateRequest:
@@ -57,16 +67,25 @@ def _as_stream(request: llm_pb2.GenerateRequest) -> llm_pb2.StreamGenerateReques
     return llm_pb2.StreamGenerateRequest.FromString(request.SerializeToString())
 
 
-def generation_request(persona: Persona, instructions: str, message: str, language: str) -> llm_pb2.GenerateRequest:
-    """Instructions and message, each in its own place."""
+def generation_request(
+    persona: Persona,
+    instructions: str,
+    message: str,
+    language: str,
+    *,
+    earlier: Sequence[llm_pb2.Content] = (),
+    scope: str = "",
+) -> llm_pb2.GenerateRequest:
+    """Instructions, what was said earlier (oldest first) and the message, each in its own place."""
     return llm_pb2.GenerateRequest(
         prompt=llm_pb2.Prompt(
             system_instruction=instructions,
-            contents=[llm_pb2.Content(role=llm_pb2.ROLE_USER, text=message)],
+            contents=[*earlier, llm_pb2.Content(role=llm_pb2.ROLE_USER, text=message)],
         ),
         parameters=llm_pb2.GenerationParameters(
             temperature=persona.prompt.temperature, max_output_tokens=persona.prompt.max_output_tokens
         ),
         persona=persona.name,
         language=language,
+        scope=scope,
     )

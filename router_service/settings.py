@@ -41,3 +41,21 @@ class RouterSettings(AccessSettings):
         validation_alias="ION_SECOND_OPINION_TIMEOUT_SECONDS",
         description="seconds a second opinion may take; never more than a quarter of what the caller has left",
     )
+    history_turns: int = Field(
+        12,
+        ge=1,
+        le=100,
+        validation_alias="ION_HISTORY_TURNS",
+        description="newest turns of a session that the model is told word by word; with ION_SUMMARY up to 8 more",
+    )
+    summary: bool = Field(
+        True, validation_alias="ION_SUMMARY", description="1: let the model summarise the older turns of long sessions"
+    )
+    session_retention_days: float = Field(
+        0.0,
+        ge=0,
+        le=36500,
+        allow_inf_nan=False,
+        validation_alias="ION_SESSION_RETENTION_DAYS",
+        description="days after its last use that a session is deleted; 0: never",
+    )

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from chassis.errors import IonError, to_failure
 from ion.llm.v1 import llm_pb2
 from ion.router.v1 import router_pb2
 from router_service import reasoning
-from router_service.analysis import Analysis, Evidence
+from router_service.analysis import Evidence
 from router_service.personas import Persona, PersonaTable
-from router_service.routing import Routing, Signals
+from router_service.reading import Reading
+from router_service.routing import Routing
 
 FALLBACK_KEY = "error-fallback-statement"
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What was read: what the choice rests on, and what is told of it. `read_by` is nobody for a key."""
-
-    signals: Signals
-    analysis: Analysis
-    read_by: router_pb2.ReadBy.ValueType = router_pb2.READ_BY_UNSPECIFIED
 
 
 def route_response(routing: Routing, reading: Reading, table: PersonaTable) -> router_pb2.RouteResponse:
@@ -139,6 +130,7 @@ def _analysis(reading: Reading) -> router_pb2.Analysis:
         language=analysis.language,
         evidence=() if tone.abstained else _evidence(analysis.evidence),
         read_by=reading.read_by,
+        characters_read=reading.characters_read,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -67,8 +67,8 @@ class Past:
 class Conversations(Protocol):
     """The conversations of all owners; every method sees those of `owner` alone. An owner is a digest of 64 hex digits.
 
-    All raise IonError: DATABASE_UNAVAILABLE where the database does not answer in time, InvalidField for a page token that
-    is not one, and SessionNotFound where a method is about one session and the owner has none of that id.
+    All raise IonError: DATABASE_UNAVAILABLE where the database does not answer in time, InvalidField for a page token
+    that is not one, and SessionNotFound where a method is about one session and the owner has none of that id.
     """
 
     async def recall(self, owner: str, session_id: str, deadline: Deadline) -> Past:
@@ -101,7 +101,7 @@ class Conversations(Protocol):
 
     async def delete(self, owner: str, session_id: str, deadline: Deadline) -> None: ...
 
-    def export(self, owner: str, session_id: str, deadline: Deadline) -> AsyncIterator[Turn]:
+    def export(self, owner: str, session_id: str, deadline: Deadline) -> AsyncGenerator[Turn, None]:
         """All turns, oldest first, a page at a time from the database. To be closed where it is not read to its end."""
         ...
 

@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 
 from chassis.channel import open_channel
+from chassis.database import Database, NoDatabase
 from chassis.local_channel import LocalServer
 from chassis.server import CallGuard, new_server
 from ion.llm.v1 import llm_pb2_grpc
@@ -41,10 +42,13 @@ async def in_process(add_to: Callable[[Any], None]) -> AsyncIterator[grpc.aio.Ch
 
 
 @asynccontextmanager
-async def hosting(llm: ScriptedLlm, host: Host) -> AsyncIterator[router_pb2_grpc.PersonaRouterServiceStub]:
+async def hosting(
+    llm: ScriptedLlm, host: Host, database: Database | None = None, **settings: Any
+) -> AsyncIterator[router_pb2_grpc.PersonaRouterServiceStub]:
+    """`database` None: there is none, and no session lasts."""
     async with (
         host(lambda server: llm_pb2_grpc.add_LlmGatewayServiceServicer_to_server(llm, server)) as llm_channel,
-        open_persona_router(RouterSettings(), llm_channel) as hosted,
+        open_persona_router(RouterSettings(**settings), llm_channel, database or NoDatabase()) as hosted,
         host(hosted.add_to) as channel,
     ):
         yield router_pb2_grpc.PersonaRouterServiceStub(channel)

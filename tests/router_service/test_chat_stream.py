@@ -17,14 +17,9 @@ from chassis.telemetry import REQUEST_ID_KEY
 from ion.error.v1.reason_pb2 import Reason
 from ion.llm.v1 import llm_pb2_grpc
 from ion.router.v1 import router_pb2
-from router_service import service
-from router_service.analysis import Reader
-from router_service.llm_client import LlmClient
-from router_service.persona_store import PersonaStore
-from router_service.personas import DEFAULT_DIRECTORY
-from router_service.second_opinion import NoSecondOpinion
-from router_service.service import PersonaRouterServicer
+from router_service import turn
 from tests.router_service.scripted_llm import GENERATION, ScriptedLlm
+from tests.router_service.servicers import servicer_of
 
 FRUSTRATED = "진짜 짜증나!! 왜 계속 안 돼!!"
 ENDS_OF_A_CALL = (Reason.REASON_DEADLINE_EXCEEDED, Reason.REASON_CANCELLED)
@@ -84,7 +79,7 @@ async def test_the_choice_arrives_while_the_model_hangs_and_each_text_as_it_come
 
 async def test_the_time_of_the_model_is_up_to_the_last_text(either_router, llm, monkeypatch):
     clock = SimpleNamespace(now=0)
-    monkeypatch.setattr(service, "time", SimpleNamespace(perf_counter_ns=lambda: clock.now))
+    monkeypatch.setattr(turn, "time", SimpleNamespace(perf_counter_ns=lambda: clock.now))
     first, second = asyncio.Event(), asyncio.Event()
     llm.script = [first, "reply", second, GENERATION]
     call = open_stream(either_router)
@@ -225,10 +220,7 @@ async def test_once_the_stream_is_closed_the_model_call_is_cancelled(llm):
     below = LocalServer([CallGuard()])
     llm_pb2_grpc.add_LlmGatewayServiceServicer_to_server(llm, below)
     channel = KeepingChannel(below)
-    store = PersonaStore(DEFAULT_DIRECTORY)
-    servicer = PersonaRouterServicer(
-        store, Reader.load(), LlmClient(channel), NoSecondOpinion(), request_timeout_seconds=10
-    )
+    servicer = servicer_of(channel)
     request = router_pb2.ChatStreamRequest(message=FRUSTRATED)
     events = servicer.ChatStream(request, SimpleNamespace(time_remaining=lambda: 10.0))
     assert (await anext(events)).HasField("routed")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from datetime import UTC, datetime
 
 import pytest
 
+from ion.llm.v1 import llm_pb2
 from router_service.analysis import INTENTS, PACES, TONES
+from router_service.conversations.conversation import Exchange, Past, Turn
 from router_service.llm_client import generation_request
 from router_service.personas import DEFAULT_DIRECTORY, load_personas
-from router_service.prompts import context_line, instructions
+from router_service.prompts import context_line, history, instructions
 
 TABLE = load_personas(DEFAULT_DIRECTORY)
 
@@ -47,3 +50,41 @@ def test_message_is_content_and_never_instruction():
     assert message not in request.prompt.system_instruction
     assert request.persona == "Lua"
     assert request.parameters.max_output_tokens == lua.prompt.max_output_tokens
+
+
+def test_what_the_application_adds_follows_the_persona_and_stands_before_what_is_said_of_the_user():
+    lua = TABLE.get("Lua")
+    own, added = lua.prompt.instructions.strip(), "Sell nothing but {books}."
+    text = instructions(lua, "calm-medium-request", "en", f" {added}\n")
+    assert text.startswith(own)
+    announced, _, rest = text.removeprefix(own).partition(added)
+    assert "application" in announced
+    assert "The user's turns" in rest
+    assert instructions(lua, "calm-medium-request", "en", " \n") == instructions(lua, "calm-medium-request", "en")
+
+
+def turns(count: int) -> list[Turn]:
+    def exchange(number: int) -> Exchange:
+        return Exchange(f"said {number}", f"answered {number}", "Lua", "calm-medium-inquiry", 0.5, "m")
+
+    return [Turn(number, datetime.now(UTC), exchange(number)) for number in range(1, count + 1)]
+
+
+def test_the_newest_turns_are_told_word_by_word_and_in_order():
+    told = history(Past(turns=turns(5)), 2)
+    assert [(content.role, content.text) for content in told] == [
+        (llm_pb2.ROLE_USER, "said 4"),
+        (llm_pb2.ROLE_MODEL, "answered 4"),
+        (llm_pb2.ROLE_USER, "said 5"),
+        (llm_pb2.ROLE_MODEL, "answered 5"),
+    ]
+    assert len(history(Past(turns=turns(3)), 12)) == 6
+    assert history(Past(), 12) == []
+
+
+def test_a_summary_comes_first_as_a_turn_that_says_what_it_is():
+    first, *others = history(Past(summary="They spoke of {bread}.", turns=turns(1)), 12)
+    assert first.role == llm_pb2.ROLE_USER
+    assert first.text.startswith("[Summary of what we said before")
+    assert first.text.endswith("\n\nThey spoke of {bread}.")
+    assert len(others) == 2

@@ -10,8 +10,6 @@ from itertools import pairwise
 import grpc
 import grpc.aio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from chassis.channel import open_channel
 from chassis.errors import RULES, IonError, from_rpc
@@ -20,22 +18,12 @@ from chassis.server import new_server
 from ion.error.v1.reason_pb2 import Reason
 from ion.llm.v1 import llm_pb2_grpc
 from ion.router.v1 import router_pb2, router_pb2_grpc
-from router_service import service
 from router_service.analysis import Reader, Tone
 from router_service.assembly import load_reader
-from router_service.llm_client import LlmClient
 from router_service.persona_store import PersonaStore
 from router_service.personas import DEFAULT_DIRECTORY, PersonaTable
-from router_service.second_opinion import NoSecondOpinion
-from router_service.service import (
-    MAX_BATCH,
-    MAX_CHARACTERS_TOGETHER,
-    MAX_TOGETHER,
-    PersonaRouterServicer,
-    checked_message,
-    chunks,
-)
 from tests.router_service.scripted_llm import ScriptedLlm
+from tests.router_service.servicers import servicer_of
 
 FRUSTRATED = "진짜 짜증나!! 왜 계속 안 돼!!"
 
@@ -173,18 +161,6 @@ async def test_an_answer_does_not_wait_for_evidence(router):
     assert not (await chat(router)).analysis.evidence
 
 
-async def test_a_batch_reads_as_one_by_one_but_for_the_evidence(router):
-    messages = [FRUSTRATED, "hello there", "what is the capital of france?", "x" * 1000, "가" * 1000] * 9
-    requests = [router_pb2.RouteRequest(message=message) for message in messages]
-    requests.insert(20, router_pb2.RouteRequest(resonance_key="urgent-burst-request", previous_persona="nana"))
-    requests.insert(30, router_pb2.RouteRequest(message="hello", previous_persona="Nana"))
-    results = (await router.BatchRoute(router_pb2.BatchRouteRequest(requests=requests))).results
-    for request, result in zip(requests, results, strict=True):
-        single = await router.Route(request)
-        single.analysis.ClearField("evidence")
-        assert result.response == single
-
-
 async def test_whoever_answered_last_stays_between_equals_and_never_against_a_clear_tone(router):
     for previous in ("Elro", "riri"):
         request = router_pb2.RouteRequest(resonance_key="calm-medium-statement", previous_persona=previous)
@@ -215,93 +191,15 @@ async def test_an_unknown_previous_persona_is_not_found_and_named(router):
     assert [result.WhichOneof("outcome") for result in results] == ["failure", "response"]
 
 
-@pytest.mark.parametrize("count", [0, MAX_BATCH + 1])
-async def test_batch_bounds(router, count):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await router.BatchRoute(router_pb2.BatchRouteRequest(requests=[router_pb2.RouteRequest(message="a")] * count))
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-
-async def test_a_large_batch_lets_other_calls_through(router):
-    """The batch takes its turns: a call that comes after it is answered before it."""
-    message = "왜 이게 안 되는지 모르겠어요. 답답해요. " * 20
-    batch = router_pb2.BatchRouteRequest(requests=[router_pb2.RouteRequest(message=message)] * MAX_BATCH)
-    order = []
-    large = router.BatchRoute(batch)
-    large.add_done_callback(lambda _: order.append("batch"))
-    await router.Route(router_pb2.RouteRequest(message="warm"))
-    for _ in range(5):
-        await router.Route(router_pb2.RouteRequest(message="small"))
-        order.append("small")
-    assert len((await large).results) == MAX_BATCH
-    assert order[0] == "small"
-
-
-@given(st.lists(st.integers(0, 1200), max_size=60))
-def test_chunks_keep_the_order_and_their_bounds(lengths):
-    requests = [router_pb2.RouteRequest(message=str(number % 10) * length) for number, length in enumerate(lengths)]
-    cut = list(chunks(requests))
-    assert [request for chunk in cut for request in chunk] == requests
-    for chunk in cut:
-        assert len(chunk) <= MAX_TOGETHER
-        characters = sum(min(len(request.message), 1000) for request in chunk)
-        assert characters <= MAX_CHARACTERS_TOGETHER or len(chunk) == 1
-
-
-async def test_a_batch_gives_way_after_every_chunk(monkeypatch):
-    turns = 0
-    sleep = asyncio.sleep
-
-    async def counted(seconds):
-        nonlocal turns
-        turns += 1
-        await sleep(seconds)
-
-    monkeypatch.setattr(service.asyncio, "sleep", counted)
-    batch = router_pb2.BatchRouteRequest(requests=[router_pb2.RouteRequest(message="hello")] * 10 * MAX_TOGETHER)
-    await servicer_of(PersonaStore(DEFAULT_DIRECTORY)).BatchRoute(batch, None)
-    assert turns == 10
-
-
-@given(st.text())
-def test_a_message_is_1_to_1000_characters_without_controls_after_trimming(text):
-    trimmed = text.strip()
-    allowed = 1 <= len(trimmed) <= 1000 and not any(
-        (character < " " and character not in "\t\n\r") or character == "\x7f" for character in trimmed
-    )
-    try:
-        assert checked_message(text) == trimmed
-    except IonError:
-        assert not allowed
-    else:
-        assert allowed
-
-
-@pytest.mark.parametrize(("length", "reason"), [(1000, None), (1001, Reason.REASON_MESSAGE_TOO_LONG)])
-def test_the_longest_message(length, reason):
-    text = " " + "가" * length + "\n"
-    if reason is None:
-        assert len(checked_message(text)) == length
-    else:
-        with pytest.raises(IonError) as caught:
-            checked_message(text)
-        assert caught.value.reason == reason
-
-
 def others(table: PersonaTable) -> PersonaTable:
     """The same personas under other names."""
     renamed = [persona.model_copy(update={"name": f"Other{persona.name}"}) for persona in table.personas]
     return PersonaTable(tuple(renamed))
 
 
-def servicer_of(store: PersonaStore, channel: grpc.aio.Channel | None = None) -> PersonaRouterServicer:
-    llm = LlmClient(channel or grpc.aio.insecure_channel(""))
-    return PersonaRouterServicer(store, Reader.load(), llm, NoSecondOpinion(), request_timeout_seconds=10)
-
-
 async def test_a_call_keeps_the_personas_it_began_with():
     store = PersonaStore(DEFAULT_DIRECTORY)
-    servicer = servicer_of(store)
+    servicer = servicer_of(store=store)
     names = list(store.table.names)
     batch = router_pb2.BatchRouteRequest(requests=[router_pb2.RouteRequest(message="hello")] * 100)
     call = asyncio.create_task(servicer.BatchRoute(batch, None))
@@ -323,7 +221,7 @@ async def test_an_apology_is_by_the_personas_the_call_began_with():
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with open_channel(f"127.0.0.1:{port}") as channel:
-        servicer = servicer_of(store, channel)
+        servicer = servicer_of(channel, store=store)
         local = LocalServer([])
         router_pb2_grpc.add_PersonaRouterServiceServicer_to_server(servicer, local)
         answer = await chat(router_pb2_grpc.PersonaRouterServiceStub(local.channel()))
