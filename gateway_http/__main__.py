@@ -7,15 +7,19 @@ import logging
 import uvloop
 
 from chassis import telemetry
+from chassis.access import open_entrance, require_proof
+from chassis.caller import show
 from chassis.channel import open_channel
 from chassis.server import listen, stop_signal
 from chassis.settings import Bind, load
+from chassis.transport import Transport
 from gateway_http.server import serve
 from gateway_http.settings import HttpSettings
 
 
 def main() -> None:
     settings = load(HttpSettings)
+    require_proof(settings)
     telemetry.setup("gateway_http", settings.log_level)
     uvloop.run(_serve(settings))
 
@@ -25,8 +29,14 @@ async def _serve(settings: HttpSettings) -> None:
     listener = listen(settings.bind, settings.bind_variable)
     bound = Bind(settings.bind.host, listener.getsockname()[1])
     logging.getLogger("gateway_http").info("gateway_http serves HTTP", extra={"bind": str(bound)})
-    async with open_channel(settings.router_target) as router, open_channel(settings.llm_target) as llm:
-        await serve(settings, listener, router, llm, stopping)
+    transport = Transport.of(settings)
+    show(*transport.shown)
+    async with (
+        open_entrance(settings) as entrance,
+        open_channel(settings.router_target, transport) as router,
+        open_channel(settings.llm_target, transport) as llm,
+    ):
+        await serve(settings, listener, router, llm, stopping, entrance.door)
 
 
 if __name__ == "__main__":

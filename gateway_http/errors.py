@@ -9,20 +9,20 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import grpc
-import msgspec
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from chassis import telemetry
 from chassis.errors import IonError
 from gateway_http.schemas import ErrorItem, Problem, ValidationFailed
+from ion.error.v1.reason_pb2 import Reason
 
 _log = logging.getLogger(__name__)
 
 CLIENT_CLOSED_REQUEST: Final = 499
 _MISSING: Final = re.compile(r"missing required field `([^`]+)`")
 # The framework names a header's parameter, not the header.
-_HEADERS: Final = {"timeout_seconds": "X-Request-Timeout"}
+_HEADERS: Final = {"timeout_seconds": "X-Request-Timeout", "user_id": "X-User-Id"}
 _STATUS: Final[dict[grpc.StatusCode, int]] = {
     grpc.StatusCode.INVALID_ARGUMENT: HTTPStatus.UNPROCESSABLE_ENTITY,
     grpc.StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
@@ -31,19 +31,52 @@ _STATUS: Final[dict[grpc.StatusCode, int]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
     grpc.StatusCode.CANCELLED: CLIENT_CLOSED_REQUEST,
     grpc.StatusCode.FAILED_PRECONDITION: HTTPStatus.BAD_GATEWAY,
+    grpc.StatusCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+}
+# Where the reason says more than its code.
+_STATUS_OF_REASON: Final[dict[int, int]] = {Reason.REASON_RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS}
+_COME_AGAIN: Final = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
+# Where requests without a body have the fields that the router speaks of.
+_PLACES: Final = {
+    "session_id": ["path", "session_id"],
+    "user_id": ["header", "X-User-Id"],
+    "page_size": ["query", "limit"],
+    "page_token": ["query", "cursor"],
 }
 
 
-def on_ion_error(_request: Request[Any, Any, Any], error: IonError) -> Response[Any]:
-    status = _STATUS.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
-    if status == HTTPStatus.UNPROCESSABLE_ENTITY:
-        kind = error.reason_name.lower()
-        items = [ErrorItem(kind, ["body", *item.field.split(".")], item.description) for item in error.violations]
-        return invalid(items or [ErrorItem(kind, ["body"], error.message)])
-    headers = {}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+def status_of(error: IonError) -> int:
+    by_code = _STATUS.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
+    return _STATUS_OF_REASON.get(error.reason, by_code)
+
+
+def headers_of(error: IonError) -> dict[str, str]:
+    """When to come again, what to show, and what the error itself brings."""
+    headers, status = dict(error.headers), status_of(error)
+    if status in _COME_AGAIN:
         headers["Retry-After"] = str(math.ceil(error.retry_after_seconds or 1))
-    return problem(status, error.message, error.reason_name, headers)
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
+
+
+def on_ion_error(request: Request[Any, Any, Any], error: IonError) -> Response[Any]:
+    status = status_of(error)
+    if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        return invalid(_items(error, has_body=request.scope["method"] == "POST"))
+    return problem(status, error.message, error.reason_name, headers_of(error))
+
+
+def _items(error: IonError, *, has_body: bool) -> list[ErrorItem]:
+    kind = error.reason_name.lower()
+    items = [ErrorItem(kind, _place(item.field, has_body=has_body), item.description) for item in error.violations]
+    return items or [ErrorItem(kind, ["body"], error.message)]
+
+
+def _place(field: str, *, has_body: bool) -> list[str | int]:
+    if not has_body and field in _PLACES:
+        return [*_PLACES[field]]
+    return ["body", *field.split(".")]
 
 
 def on_http_error(_request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
@@ -61,7 +94,7 @@ def on_bad_text(_request: Request[Any, Any, Any], _error: UnicodeDecodeError) ->
 
 
 def on_defect(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    _log.error("defect in %s", request.scope["path"], exc_info=error)
+    _log.error("defect in %s", request.scope.get("path_template", "no route"), exc_info=error)
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong inside ION.", "INTERNAL")
 
 
@@ -73,10 +106,6 @@ def invalid(items: list[ErrorItem]) -> Response[Any]:
 def problem(status: int, detail: str, reason: str, headers: dict[str, str] | None = None) -> Response[Any]:
     body = Problem(detail, reason, telemetry.current().request_id)
     return Response(body, status_code=status, headers=headers or {}, media_type=MediaType.JSON)
-
-
-def problem_bytes(detail: str, reason: str) -> bytes:
-    return msgspec.json.encode(Problem(detail, reason, telemetry.current().request_id))
 
 
 def _as_list(extra: Any) -> list[dict[str, Any]]:
@@ -92,5 +121,7 @@ def _item(found: dict[str, Any]) -> ErrorItem:
     key = str(found.get("key", "data"))
     if found.get("source") == "header":
         return ErrorItem("type_error", ["header", _HEADERS.get(key, key)], message)
+    if found.get("source") in ("query", "path"):
+        return ErrorItem("type_error", [found["source"], key], message)
     path = [] if key == "data" else key.split(".")
     return ErrorItem("type_error", ["body", *path], message if "Expected" in message else "must be a JSON object")

@@ -1,17 +1,23 @@
-"""What every HTTP exchange passes: request ids, trace context, media type, security headers, clients that leave."""
+"""What every HTTP exchange passes: request ids, trace context, the door, media type, security headers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+import msgspec
+from litestar.types import ASGIApp, Message, Receive, Send
 from opentelemetry.trace import SpanKind
 
 from chassis import telemetry
-from gateway_http.errors import problem_bytes
+from chassis.caller import Door, OpenDoor, Shown, enter
+from chassis.errors import IonError
+from gateway_http import errors
+from gateway_http.departure import forget_cancellation, is_settled
+from gateway_http.openai import errors as openai
+from gateway_http.schemas import Problem
 
 SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
     (b"x-content-type-options", b"nosniff"),
@@ -23,14 +29,20 @@ SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
 _JSON: Final = b"application/json"
 # What `curl -d` sends when nothing else is said; read as JSON like a body without a type.
 _CURL_DEFAULT: Final = b"application/x-www-form-urlencoded"
-_CLIENT_LEFT: Final = "ion_client_left"
+_WANTED_HEADERS: Final = frozenset({b"x-request-id", b"traceparent", b"authorization", b"x-api-key"})
+_PUBLIC: Final = frozenset({"/", "/health", "/livez", "/readyz", "/docs", "/openapi.json"})
+_PUBLIC_FOLDERS: Final = ("/docs/", "/assets/")
+# Ids in these may hold slashes: their routes decode what they take from the path.
+_ENCODED_PATHS: Final = ("/sessions/",)
+_PATH_WITH_ID: Final = re.compile(r"(/sessions/|/v1/models/|/assets/).+?(/messages|/export)?", re.DOTALL)
 
 
 class Front:
-    """Wraps the application."""
+    """Wraps the application. Callers come in by the door; to public paths everybody does."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, door: Door) -> None:
         self._app = app
+        self._door = None if isinstance(door, OpenDoor) else door  # nothing to ask, nothing to count
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,24 +50,58 @@ class Front:
             return
         headers = _wanted_headers(scope["headers"])
         telemetry.enter(headers.get(b"x-request-id"), headers.get(b"traceparent"))
-        with telemetry.span(f"{scope['method']} {scope['path']}", SpanKind.SERVER):
-            await self._answer(scope, receive, _sender(send, telemetry.current()))
+        with telemetry.span(f"{scope['method']} {_without_ids(scope['path'])}", SpanKind.SERVER):
+            if self._door is None or is_public(scope["path"]):
+                await self._answer(scope, receive, _sender(send, telemetry.current()))
+            else:
+                await self._admit(self._door, _shown(headers, scope), scope, receive, send)
+
+    async def _admit(self, door: Door, shown: Shown, scope: Any, receive: Receive, send: Send) -> None:
+        """What the caller has used is charged when its answer is complete, or nobody waits for it any longer."""
+        call = telemetry.current()
+        try:
+            admitted = await door.admit(shown)
+        except IonError as error:
+            await _refuse(error, scope, _sender(send, call))
+            return
+        meter = enter(admitted.caller)
+        try:
+            await self._answer(scope, receive, _sender(send, call, admitted.headers))
+        finally:
+            if meter.tokens:
+                door.charge(shown, admitted, meter.tokens)
 
     async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST" and not _takes_json(scope):
-            await _refuse_media_type(send)
+            await _refuse_media_type(scope, send)
             return
+        if scope["path"].startswith(_ENCODED_PATHS):
+            scope["path"] = scope["raw_path"].decode("ascii")
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
-            if _CLIENT_LEFT not in scope.get("state", {}):
+            if not is_settled(scope):
                 raise
-            _forget_cancellation()
+            forget_cancellation()
 
 
 def _wanted_headers(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[bytes, str]:
-    wanted = (b"x-request-id", b"traceparent")
-    return {name: value.decode("latin-1") for name, value in headers if name in wanted}
+    return {name: value.decode("latin-1") for name, value in headers if name in _WANTED_HEADERS}
+
+
+def is_public(path: str) -> bool:
+    return path in _PUBLIC or path.startswith(_PUBLIC_FOLDERS)
+
+
+def _without_ids(path: str) -> str:
+    """For telemetry, which is to have no ids, and few names."""
+    found = _PATH_WITH_ID.fullmatch(path)
+    return f"{found[1]}{{id}}{found[2] or ''}" if found else path
+
+
+def _shown(headers: Mapping[bytes, str], scope: Any) -> Shown:
+    client = scope.get("client")
+    return Shown(headers.get(b"authorization", ""), headers.get(b"x-api-key", ""), client[0] if client else "")
 
 
 def _takes_json(scope: Any) -> bool:
@@ -69,12 +115,14 @@ def _takes_json(scope: Any) -> bool:
     return media_type == _JSON or (media_type.startswith(b"application/") and media_type.endswith(b"+json"))
 
 
-def _sender(send: Send, call: telemetry.CallContext) -> Send:
+def _sender(send: Send, call: telemetry.CallContext, more: Mapping[str, str] | None = None) -> Send:
     own = (
         (b"x-request-id", call.request_id.encode()),
         (b"traceparent", call.traceparent.encode()),
         *SECURITY_HEADERS,
     )
+    if more:
+        own += tuple((name.lower().encode(), value.encode()) for name, value in more.items())
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -85,38 +133,25 @@ def _sender(send: Send, call: telemetry.CallContext) -> Send:
     return send_with_headers
 
 
-async def _refuse_media_type(send: Send) -> None:
-    body = problem_bytes("Send the body as application/json.", "UNSUPPORTED_MEDIA_TYPE")
-    headers = [(b"content-type", _JSON), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 415, "headers": headers})
+async def _refuse(error: IonError, scope: Any, send: Send) -> None:
+    if openai.is_openai(scope["path"]):
+        await _send_json(send, *openai.refusal(error))
+        return
+    problem = Problem(error.message, error.reason_name, telemetry.current().request_id)
+    await _send_json(send, errors.status_of(error), errors.headers_of(error), problem)
+
+
+async def _refuse_media_type(scope: Any, send: Send) -> None:
+    detail, reason = "Send the body as application/json.", "UNSUPPORTED_MEDIA_TYPE"
+    if openai.is_openai(scope["path"]):
+        await _send_json(send, 415, {}, openai.problem(415, detail, reason))
+        return
+    await _send_json(send, 415, {}, Problem(detail, reason, telemetry.current().request_id))
+
+
+async def _send_json(send: Send, status: int, headers: Mapping[str, str], content: Any) -> None:
+    body = msgspec.json.encode(content)
+    own = [(b"content-type", _JSON), (b"content-length", str(len(body)).encode())]
+    given = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": own + given})
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-@asynccontextmanager
-async def cancelled_when_client_leaves(scope: Scope, receive: Receive) -> AsyncIterator[None]:
-    """Cancels the block when the client closes the connection. The request's body must have been read."""
-    task = asyncio.current_task()
-    watcher = asyncio.create_task(_wait_for_disconnect(receive))
-
-    def cancel(done: asyncio.Task[None]) -> None:
-        if task and not done.cancelled():
-            scope["state"][_CLIENT_LEFT] = True
-            task.cancel()
-
-    watcher.add_done_callback(cancel)
-    try:
-        yield
-    finally:
-        watcher.remove_done_callback(cancel)
-        watcher.cancel()
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _forget_cancellation() -> None:
-    task = asyncio.current_task()
-    if task:
-        task.uncancel()

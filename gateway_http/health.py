@@ -10,13 +10,15 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from chassis import telemetry
+from chassis import caller, telemetry
 from ion.router.v1 import router_pb2, router_pb2_grpc
 
 POLL_SECONDS = 0.5
 CHECK_TIMEOUT_SECONDS = 1.0
-# The name under which the LLM gateway publishes its Redis connection in its health service.
+# The names under which the LLM gateway publishes its Redis connection, and the router its database, in their health
+# services.
 REDIS = "redis"
+DATABASE = "database"
 # A trace that nobody samples: what is asked twice a second would bury the traces of requests.
 _UNSAMPLED = ((telemetry.TRACEPARENT_KEY, f"00-{1:032x}-{1:016x}-00"),)
 
@@ -32,6 +34,7 @@ class HealthMonitor:
         self.llm_gateway = False
         self.redis_enabled = False
         self.redis_connected = False
+        self.database_connected: bool | None = None  # None where the router does not say
         self.persona_count = 0
         self.persona_problem = ""
 
@@ -41,19 +44,23 @@ class HealthMonitor:
 
     @property
     def healthy(self) -> bool:
-        return self.pipeline_ready and (self.redis_connected or not self.redis_enabled) and not self.persona_problem
+        """Nothing is missing; a service that is not may well answer."""
+        connected = (self.redis_connected or not self.redis_enabled) and self.database_connected is not False
+        return self.pipeline_ready and connected and not self.persona_problem
 
     async def poll(self) -> None:
         """One look at everything, at most CHECK_TIMEOUT_SECONDS long."""
-        router, llm, redis, personas = await asyncio.gather(
+        router, llm, redis, database, personas = await asyncio.gather(
             _check(self._router_stub, ""),
             _check(self._llm_stub, ""),
             _check(self._llm_stub, REDIS),
+            _check(self._router_stub, DATABASE),
             _count_personas(self._personas_stub),
         )
         self.router = router is True
         self.llm_gateway = llm is True
         self.redis_connected = redis is True
+        self.database_connected = database if self.router else None
         if self.llm_gateway:
             self.redis_enabled = redis is not None
         if personas is not None:
@@ -93,7 +100,7 @@ async def _count_personas(
     request = router_pb2.ListPersonasRequest(count_only=True)
     try:
         response: router_pb2.ListPersonasResponse = await stub.ListPersonas(
-            request, timeout=CHECK_TIMEOUT_SECONDS, metadata=_UNSAMPLED
+            request, timeout=CHECK_TIMEOUT_SECONDS, metadata=_UNSAMPLED + caller.outgoing_metadata()
         )
     except grpc.aio.AioRpcError:
         return None

@@ -32,14 +32,7 @@ class RouterClient:
         self, request: router_pb2.ChatStreamRequest, deadline: Deadline
     ) -> AsyncGenerator[router_pb2.ChatStreamResponse, None]:
         """As the contract says: `routed`, texts, `done`. Close it where it is not read to its end."""
-        return invoke_stream(
-            self._stub.ChatStream,
-            f"{_SERVICE}/ChatStream",
-            request,
-            deadline,
-            unreachable=Reason.REASON_ROUTER_UNAVAILABLE,
-            wait_for_ready=self._wait_for_ready,
-        )
+        return self._stream("ChatStream", request, deadline)
 
     async def route(self, request: router_pb2.RouteRequest, deadline: Deadline) -> router_pb2.RouteResponse:
         choice: router_pb2.RouteResponse = await self._call("Route", request, deadline)
@@ -58,8 +51,48 @@ class RouterClient:
         )
         return listed
 
+    async def list_sessions(
+        self, request: router_pb2.ListSessionsRequest, deadline: Deadline
+    ) -> router_pb2.ListSessionsResponse:
+        listed: router_pb2.ListSessionsResponse = await self._call("ListSessions", request, deadline)
+        return listed
+
+    async def get_session(
+        self, request: router_pb2.GetSessionRequest, deadline: Deadline
+    ) -> router_pb2.GetSessionResponse:
+        found: router_pb2.GetSessionResponse = await self._call("GetSession", request, deadline)
+        return found
+
+    async def list_turns(
+        self, request: router_pb2.ListTurnsRequest, deadline: Deadline
+    ) -> router_pb2.ListTurnsResponse:
+        listed: router_pb2.ListTurnsResponse = await self._call("ListTurns", request, deadline)
+        return listed
+
+    async def delete_session(
+        self, request: router_pb2.DeleteSessionRequest, deadline: Deadline
+    ) -> router_pb2.DeleteSessionResponse:
+        deleted: router_pb2.DeleteSessionResponse = await self._call("DeleteSession", request, deadline)
+        return deleted
+
+    def export_session(
+        self, request: router_pb2.ExportSessionRequest, deadline: Deadline
+    ) -> AsyncGenerator[router_pb2.ExportSessionResponse, None]:
+        """All turns, oldest first. Close it where it is not read to its end."""
+        return self._stream("ExportSession", request, deadline)
+
     async def _call(self, method: str, request: Message, deadline: Deadline) -> Any:
         return await invoke(
+            getattr(self._stub, method),
+            f"{_SERVICE}/{method}",
+            request,
+            deadline,
+            unreachable=Reason.REASON_ROUTER_UNAVAILABLE,
+            wait_for_ready=self._wait_for_ready,
+        )
+
+    def _stream(self, method: str, request: Message, deadline: Deadline) -> AsyncGenerator[Any, None]:
+        return invoke_stream(
             getattr(self._stub, method),
             f"{_SERVICE}/{method}",
             request,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -100,14 +101,20 @@ class Failure(Struct):
     retryable: bool
 
 
+_HISTORY = Meta(description="What became of the turn in its session; absent without one.")
+History = Literal["stored", "unavailable", "skipped"]
+
+
 class Metadata(Struct, omit_defaults=True):
     """`llm` is there with a reply, `fallback` and `error` with an apology; the others wherever the router answered."""
 
     rhythm: Rhythm | UnsetType = UNSET
     tone: Tone | UnsetType = UNSET
+    intent: Intent | UnsetType = UNSET
     routing: ChatRouting | UnsetType = UNSET
     read_by: ReadBy | UnsetType = UNSET
     llm: Generation | UnsetType = UNSET
+    history: Annotated[History | UnsetType, _HISTORY] = UNSET
     fallback: bool = False
     error: Failure | UnsetType = UNSET
 
@@ -119,6 +126,52 @@ class ChatResponse(Struct):
     confidence: Share
     metadata: Metadata
     session_id: str | UnsetType = UNSET
+
+
+class RoutingEvent(Struct):
+    """Event `routing`: who is to answer and why."""
+
+    persona_used: str
+    resonance_key: str
+    confidence: Share
+    metadata: Metadata
+    session_id: str | UnsetType = UNSET
+
+
+class DeltaEvent(Struct):
+    """Event `delta`: the next text of the reply."""
+
+    text: str
+
+
+class Timings(Struct):
+    """Milliseconds; `history_ms` is 0 without a session."""
+
+    analysis_ms: float
+    routing_ms: float
+    llm_ms: float
+    history_ms: float
+
+
+class DoneEvent(Struct):
+    """Event `done`: the reply is complete. With `fallback` it is an apology, of the persona named here."""
+
+    persona_used: str
+    resonance_key: str
+    confidence: Share
+    metadata: Metadata
+    timings: Timings
+    session_id: str | UnsetType = UNSET
+
+
+class ErrorEvent(Struct):
+    """Event `error`, in place of `done`: the reply is not complete."""
+
+    detail: str
+    reason: str
+    retryable: bool
+    request_id: str
+    retry_after_seconds: float | UnsetType = UNSET
 
 
 class RouteRequest(Struct):
@@ -180,8 +233,57 @@ class Personas(Struct):
     personas: list[Persona]
 
 
+class SessionSummary(Struct):
+    """A conversation that is kept; `title` is the beginning of its first message."""
+
+    session_id: str
+    created_at: datetime
+    updated_at: datetime
+    turns: int
+    persona: str
+    title: str
+
+
+class Session(SessionSummary):
+    """`summary` tells its older turns, in a model's words; "" while it is short."""
+
+    summary: str
+
+
+_CURSOR = Meta(description="For the next page; null on the last.")
+
+
+class SessionList(Struct):
+    """The session last used comes first."""
+
+    sessions: list[SessionSummary]
+    next_cursor: Annotated[str | None, _CURSOR]
+
+
+class Turn(Struct):
+    """A message and its reply; `id` grows within the session."""
+
+    id: int
+    created_at: datetime
+    message: str
+    reply: str
+    persona_used: str
+    resonance_key: str
+    confidence: Share
+    model: str
+
+
+class TurnList(Struct):
+    messages: list[Turn]
+    next_cursor: Annotated[str | None, _CURSOR]
+
+
 class RedisCache(Struct):
     enabled: bool
+    connected: bool
+
+
+class DatabaseConnection(Struct):
     connected: bool
 
 
@@ -200,6 +302,7 @@ class Health(Struct):
     llm_gateway: bool
     redis_cache: RedisCache
     personas: PersonaFiles
+    database: DatabaseConnection | UnsetType = UNSET
 
 
 class ServiceInfo(Struct):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import grpc.aio
 import uvicorn
 
+from chassis.caller import Door
 from chassis.server import settle
 from gateway_http.app import build_app
 from gateway_http.health import HealthMonitor
@@ -31,10 +32,11 @@ async def serve(
     router_channel: grpc.aio.Channel,
     llm_channel: grpc.aio.Channel,
     stopping: asyncio.Event,
+    door: Door,
 ) -> None:
     """Serve until `stopping`, then report not ready, wait for load balancers to notice, and let requests end."""
     monitor = HealthMonitor(router_channel, llm_channel)
-    app, state = build_app(settings, RouterClient(router_channel), monitor)
+    app, state = build_app(settings, RouterClient(router_channel), monitor, door)
     config = uvicorn.Config(
         app,
         loop="none",

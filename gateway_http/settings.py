@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from ipaddress import ip_network
+
+from pydantic import Field, field_validator
 
 from chassis.access.settings import AccessSettings
-from chassis.settings import Bind, BindSetting
+from chassis.settings import Bind, BindSetting, ListSetting
 
 
 class HttpSettings(AccessSettings):
@@ -38,6 +40,22 @@ class HttpSettings(AccessSettings):
         validation_alias="ION_MAX_BODY_BYTES",
         description="bytes a request body may have",
     )
+
+    trusted_proxies: ListSetting = Field(
+        (),
+        validation_alias="ION_TRUSTED_PROXIES",
+        description="addresses or networks of proxies whose X-Forwarded-For is believed; unset: nobody's",
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses_or_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            try:
+                ip_network(proxy)
+            except ValueError as error:
+                raise ValueError(f"addresses or networks such as 10.0.0.0/8, separated by commas: {error}") from error
+        return value
 
     @property
     def bind(self) -> Bind:

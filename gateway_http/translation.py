@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from msgspec import UNSET
 
 from gateway_http import schemas
@@ -24,26 +26,80 @@ _FINISH: Final[dict[int, str]] = {
 _READ_BY: Final[dict[int, Any]] = {router_pb2.READ_BY_READER: "reader", router_pb2.READ_BY_MODEL: "model"}
 
 
+_HISTORY: Final[dict[int, Any]] = {
+    router_pb2.HISTORY_STATUS_STORED: "stored",
+    router_pb2.HISTORY_STATUS_UNAVAILABLE: "unavailable",
+    router_pb2.HISTORY_STATUS_SKIPPED: "skipped",
+}
+
+
 def chat_response(response: router_pb2.ChatResponse) -> schemas.ChatResponse:
     routing = response.routing
+    metadata = _choice_metadata(routing, response.analysis)
+    _add_outcome(metadata, response)
     return schemas.ChatResponse(
         content=response.content,
         persona_used=routing.persona,
         resonance_key=routing.resonance_key,
         confidence=routing.confidence,
-        metadata=schemas.Metadata(
-            rhythm=_rhythm(response.analysis.rhythm),
-            tone=_tone(response.analysis.tone),
-            routing=schemas.ChatRouting(
-                routing.secondary_persona or None, routing.reasoning, _scores(routing), routing.pinned, routing.margin
-            ),
-            read_by=_READ_BY.get(response.analysis.read_by),
-            llm=_generation(response.generation) if response.HasField("generation") else UNSET,
-            fallback=response.fallback,
-            error=failure(response.failure) if response.fallback else UNSET,
-        ),
+        metadata=metadata,
         session_id=response.session_id or UNSET,
     )
+
+
+def choice(routed: router_pb2.Routed, session_id: str) -> schemas.RoutingEvent:
+    routing = routed.routing
+    return schemas.RoutingEvent(
+        routing.persona,
+        routing.resonance_key,
+        routing.confidence,
+        _choice_metadata(routing, routed.analysis),
+        session_id or UNSET,
+    )
+
+
+def done(end: router_pb2.ChatDone, routed: router_pb2.Routed) -> schemas.DoneEvent:
+    """`routed` is the choice that the stream began with; an apology has its own reasons."""
+    routing = end.routing if end.fallback else routed.routing
+    metadata = schemas.Metadata(routing=_chat_routing(routing) if end.fallback else UNSET)
+    _add_outcome(metadata, end)
+    return schemas.DoneEvent(
+        routing.persona,
+        routing.resonance_key,
+        routing.confidence,
+        metadata,
+        _timings(end.timings),
+        end.session_id or UNSET,
+    )
+
+
+def _choice_metadata(routing: router_pb2.Routing, analysis: router_pb2.Analysis) -> schemas.Metadata:
+    return schemas.Metadata(
+        rhythm=_rhythm(analysis.rhythm),
+        tone=_tone(analysis.tone),
+        intent=schemas.Intent(analysis.intent.primary, analysis.intent.confidence),
+        routing=_chat_routing(routing),
+        read_by=_READ_BY.get(analysis.read_by),
+    )
+
+
+def _chat_routing(routing: router_pb2.Routing) -> schemas.ChatRouting:
+    return schemas.ChatRouting(
+        routing.secondary_persona or None, routing.reasoning, _scores(routing), routing.pinned, routing.margin
+    )
+
+
+def _add_outcome(metadata: schemas.Metadata, end: router_pb2.ChatResponse | router_pb2.ChatDone) -> None:
+    metadata.llm = _generation(end.generation) if end.HasField("generation") else UNSET
+    metadata.history = _HISTORY.get(end.history, UNSET)
+    metadata.fallback = end.fallback
+    metadata.error = failure(end.failure) if end.fallback else UNSET
+
+
+def used_tokens(generation: llm_pb2.Generation) -> int:
+    """What a reply counts for its caller: nothing where no model was asked for it."""
+    usage = generation.usage
+    return usage.input_tokens + usage.output_tokens + usage.thinking_tokens if generation.attempts else 0
 
 
 def failure(given: Failure) -> schemas.Failure:
@@ -95,18 +151,55 @@ def persona(given: router_pb2.Persona) -> schemas.Persona:
     )
 
 
-def cache_name(response: router_pb2.ChatResponse) -> str:
+def cache_name(response: router_pb2.ChatResponse | router_pb2.ChatDone) -> str:
     return str(_CACHE.get(response.generation.cache, "off"))
 
 
 def server_timing(timings: router_pb2.Timings) -> str:
     """Milliseconds, as the Server-Timing header wants them."""
-    parts = (
+    parts = [
         ("analysis", timings.analysis_micros),
         ("routing", timings.routing_micros),
         ("llm", timings.llm_micros),
-    )
+    ]
+    if timings.history_micros:
+        parts.append(("history", timings.history_micros))
     return ", ".join(f"{name};dur={micros / 1000:g}" for name, micros in parts)
+
+
+def session_summary(session: router_pb2.Session) -> schemas.SessionSummary:
+    return schemas.SessionSummary(*_session_fields(session))
+
+
+def session(given: router_pb2.Session) -> schemas.Session:
+    return schemas.Session(*_session_fields(given), given.summary)
+
+
+def turn(given: router_pb2.Turn) -> schemas.Turn:
+    return schemas.Turn(
+        given.turn_id,
+        _time(given.created_at),
+        given.message,
+        given.reply,
+        given.persona,
+        given.resonance_key,
+        given.confidence,
+        given.model,
+    )
+
+
+def _session_fields(session: router_pb2.Session) -> tuple[str, datetime, datetime, int, str, str]:
+    created_at, updated_at = _time(session.created_at), _time(session.updated_at)
+    return session.session_id, created_at, updated_at, session.turns, session.persona, session.title
+
+
+def _time(stamp: Timestamp) -> datetime:
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def _timings(timings: router_pb2.Timings) -> schemas.Timings:
+    micros = (timings.analysis_micros, timings.routing_micros, timings.llm_micros, timings.history_micros)
+    return schemas.Timings(*(value / 1000 for value in micros))
 
 
 def _scores(routing: router_pb2.Routing) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from litestar import Litestar, get
+from litestar import HttpMethod, Litestar, route
 from litestar.testing import TestClient
 
 from chassis.errors import RULES, InvalidField, IonError
@@ -32,17 +32,21 @@ STATUSES = {
     "ROUTER_UNAVAILABLE": 503,
     "LLM_GATEWAY_UNAVAILABLE": 503,
     "INTERNAL": 500,
+    "UNAUTHENTICATED": 401,
+    "RATE_LIMITED": 429,
+    "SESSION_NOT_FOUND": 404,
+    "DATABASE_UNAVAILABLE": 503,
 }
 
 
-def answer(error: Exception):
-    @get("/")
+def answer(error: Exception, method: str = "GET"):
+    @route("/", http_method=[HttpMethod.GET, HttpMethod.POST], status_code=200)
     async def fail() -> None:
         raise error
 
     handlers = {IonError: errors.on_ion_error, Exception: errors.on_defect}
     with TestClient(Litestar([fail], exception_handlers=handlers, logging_config=None)) as client:
-        return client.get("/")
+        return client.request(method, "/")
 
 
 @pytest.mark.parametrize("reason", RULES)
@@ -61,12 +65,34 @@ def test_every_reason_has_its_status_and_says_itself(reason):
 def test_retry_after_is_whole_seconds_rounded_up():
     assert answer(IonError(Reason.REASON_OVERLOADED, retry_after_seconds=2.1)).headers["Retry-After"] == "3"
     assert answer(IonError(Reason.REASON_OVERLOADED)).headers["Retry-After"] == "1"
+    assert answer(IonError(Reason.REASON_RATE_LIMITED, retry_after_seconds=0.2)).headers["Retry-After"] == "1"
     assert "Retry-After" not in answer(IonError(Reason.REASON_INTERNAL)).headers
 
 
-def test_a_violation_names_its_field():
-    detail = answer(InvalidField("session_id", "must be short")).json()["detail"]
-    assert detail == [{"type": "invalid_field", "loc": ["body", "session_id"], "msg": "must be short"}]
+def test_an_error_brings_its_headers():
+    error = IonError(Reason.REASON_RATE_LIMITED, headers={"RateLimit-Remaining": "0"})
+    assert answer(error).headers["RateLimit-Remaining"] == "0"
+
+
+def test_whoever_is_not_known_hears_what_to_show():
+    assert answer(IonError(Reason.REASON_UNAUTHENTICATED)).headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    ("field", "place"),
+    [
+        ("session_id", ["path", "session_id"]),
+        ("user_id", ["header", "X-User-Id"]),
+        ("page_size", ["query", "limit"]),
+        ("page_token", ["query", "cursor"]),
+        ("other.part", ["body", "other", "part"]),
+    ],
+)
+def test_a_violation_names_where_the_field_is(field, place):
+    error = InvalidField(field, "must be short")
+    assert answer(error).json()["detail"] == [{"type": "invalid_field", "loc": place, "msg": "must be short"}]
+    in_body = ["body", *field.split(".")]
+    assert answer(error, "POST").json()["detail"][0]["loc"] == in_body
 
 
 def test_a_defect_is_logged_once_and_its_text_stays_inside(caplog):

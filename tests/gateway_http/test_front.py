@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_http.front import SECURITY_HEADERS, Front, cancelled_when_client_leaves
+from chassis import caller, telemetry
+from chassis.caller import Admitted, Caller, OpenDoor, Shown
+from chassis.errors import IonError
+from gateway_http.departure import cancelled_when_client_leaves
+from gateway_http.front import SECURITY_HEADERS, Front
+from ion.error.v1.reason_pb2 import Reason
 
 OWN = {name for name, _ in SECURITY_HEADERS} | {b"x-request-id", b"traceparent"}
 
 
 async def exchange(
-    app: Any, headers: list[tuple[bytes, bytes]], method: str = "POST"
+    app: Any, headers: list[tuple[bytes, bytes]], method: str = "POST", path: str = "/", door: Any = None
 ) -> tuple[int, dict[bytes, bytes]]:
+    status, answer, _ = await whole_exchange(app, headers, method, path, door)
+    return status, answer
+
+
+async def whole_exchange(
+    app: Any, headers: list[tuple[bytes, bytes]], method: str, path: str, door: Any
+) -> tuple[int, dict[bytes, bytes], Any]:
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -26,9 +40,18 @@ async def exchange(
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": method, "path": "/", "headers": headers, "state": {}}
-    await Front(app)(scope, receive, send)
-    return sent[0]["status"], dict(sent[0]["headers"])
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "headers": headers,
+        "client": ("192.0.2.7", 1234),
+        "state": {},
+    }
+    await Front(app, door or OpenDoor())(scope, receive, send)
+    body = sent[1].get("body")
+    return sent[0]["status"], dict(sent[0]["headers"]), json.loads(body) if body else None
 
 
 async def ok(scope: Any, receive: Any, send: Any) -> None:
@@ -107,7 +130,7 @@ async def test_a_client_that_leaves_cancels_the_block_and_the_front_ends_quietly
 
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "state": {}}
     async with asyncio.timeout(5):
-        await Front(app)(scope, receive, send)
+        await Front(app, OpenDoor())(scope, receive, send)
     assert cancelled.is_set()
     task = asyncio.current_task()
     assert task
@@ -128,16 +151,134 @@ async def test_a_cancellation_from_elsewhere_is_passed_on():
         await exchanging
 
 
-async def test_the_watcher_ends_with_the_block():
-    never = asyncio.Event()
+class Doorkeeper:
+    """Refuses with `error`, or lets in as `caller`; notes what it is shown and what it charges."""
 
-    async def receive() -> dict[str, Any]:
-        await never.wait()
-        return {}
+    def __init__(self, error: IonError | None = None) -> None:
+        self.error = error
+        self.shown: list[Shown] = []
+        self.charged: list[tuple[Shown, str, int]] = []
 
-    before = len(asyncio.all_tasks())
-    async with cancelled_when_client_leaves({"state": {}}, receive):  # type: ignore[typeddict-item]
-        pass
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert len(asyncio.all_tasks()) == before
+    async def admit(self, shown: Shown) -> Admitted:
+        self.shown.append(shown)
+        if self.error:
+            raise self.error
+        return Admitted(Caller("key:1", "pro"), {"RateLimit-Limit": "30", "RateLimit-Remaining": "29"})
+
+    def charge(self, shown: Shown, admitted: Admitted, tokens: int) -> None:
+        self.charged.append((shown, admitted.caller.principal, tokens))
+
+
+async def test_a_caller_comes_in_by_what_it_shows_and_is_the_caller_of_the_request():
+    seen: list[Caller] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(caller.current())
+        caller.note_tokens(5)
+        caller.note_tokens(2)
+        await ok(scope, receive, send)
+
+    door = Doorkeeper()
+    shown = [(b"authorization", b"Bearer k"), (b"x-api-key", b"a")]
+    status, headers = await exchange(app, shown, path="/chat", door=door)
+    assert (status, seen) == (200, [Caller("key:1", "pro")])
+    assert (headers[b"ratelimit-limit"], headers[b"ratelimit-remaining"]) == (b"30", b"29")
+    assert door.shown == [Shown("Bearer k", "a", "192.0.2.7")]
+    assert door.charged == [(door.shown[0], "key:1", 7)]
+
+
+async def test_nothing_used_is_nothing_charged():
+    door = Doorkeeper()
+    await exchange(ok, [], path="/chat", door=door)
+    assert door.charged == []
+
+
+async def test_what_was_used_is_charged_though_the_client_has_left():
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        caller.note_tokens(3)
+        raise asyncio.CancelledError
+
+    door = Doorkeeper()
+    with pytest.raises(asyncio.CancelledError):
+        await exchange(app, [], path="/chat", door=door)
+    assert [tokens for _, _, tokens in door.charged] == [3]
+
+
+REFUSALS = [
+    (IonError(Reason.REASON_UNAUTHENTICATED), 401, {b"www-authenticate": b"Bearer"}),
+    (
+        IonError(Reason.REASON_RATE_LIMITED, retry_after_seconds=1.2, headers={"RateLimit-Remaining": "0"}),
+        429,
+        {b"retry-after": b"2", b"ratelimit-remaining": b"0"},
+    ),
+    (IonError(Reason.REASON_DATABASE_UNAVAILABLE), 503, {b"retry-after": b"1"}),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "headers"), REFUSALS)
+async def test_who_is_not_let_in_gets_no_further(error, status, headers):
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        pytest.fail("nobody may be here")
+
+    got, answer, body = await whole_exchange(app, [], "POST", "/chat", Doorkeeper(error))
+    assert got == status
+    assert headers.items() <= answer.items()
+    assert set(answer) >= OWN
+    assert (body["reason"], body["detail"]) == (error.reason_name, error.message)
+    assert body["request_id"].encode() == answer[b"x-request-id"]
+
+
+@pytest.mark.parametrize(("error", "status", "headers"), REFUSALS)
+async def test_openai_clients_are_refused_in_their_own_terms(error, status, headers):
+    got, answer, body = await whole_exchange(ok, [], "POST", "/v1/chat/completions", Doorkeeper(error))
+    assert got == status
+    assert headers.items() <= answer.items()
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_openai_clients_hear_of_media_types_in_their_own_terms():
+    headers = [(b"content-type", b"text/plain")]
+    status, _, body = await whole_exchange(ok, headers, "POST", "/v1/chat/completions", None)
+    assert (status, body["error"]["code"]) == (415, "unsupported_media_type")
+
+
+PUBLIC = ["/", "/health", "/livez", "/readyz", "/docs", "/docs/start.js", "/docs/assets/x.css", "/openapi.json"]
+
+
+@pytest.mark.parametrize("path", [*PUBLIC, "/assets/page.12345678.js"])
+async def test_public_paths_have_no_door(path):
+    door = Doorkeeper(IonError(Reason.REASON_UNAUTHENTICATED))
+    status, _ = await exchange(ok, [], "GET", path, door)
+    assert (status, door.shown) == (200, [])
+
+
+@pytest.mark.parametrize(
+    "path", ["/chat", "/sessions", "/personas", "/v1/models", "/healthy", "/docsx", "/assets", "/x"]
+)
+async def test_all_other_paths_have_one(path):
+    status, _ = await exchange(ok, [], "GET", path, Doorkeeper(IonError(Reason.REASON_UNAUTHENTICATED)))
+    assert status == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/chat", "/chat"),
+        ("/sessions", "/sessions"),
+        ("/sessions/my-id", "/sessions/{id}"),
+        ("/sessions/my/id", "/sessions/{id}"),
+        ("/sessions/my-id/messages", "/sessions/{id}/messages"),
+        ("/sessions/my\nid/export", "/sessions/{id}/export"),
+        ("/v1/models/ion-lua", "/v1/models/{id}"),
+    ],
+)
+async def test_spans_have_no_ids_in_their_names(path, name, monkeypatch):
+    names: list[str] = []
+
+    def span(name: str, *_: Any) -> Any:
+        names.append(name)
+        return nullcontext()
+
+    monkeypatch.setattr(telemetry, "span", span)
+    await exchange(ok, [], "GET", path)
+    assert names == [f"GET {name}"]

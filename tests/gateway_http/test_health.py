@@ -10,8 +10,10 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from chassis import caller
+from chassis.trust import SERVICE_TOKEN_KEY
 from gateway_http import health as gateway_health
-from gateway_http.health import REDIS, HealthMonitor
+from gateway_http.health import DATABASE, REDIS, HealthMonitor
 from ion.router.v1 import router_pb2, router_pb2_grpc
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -51,6 +53,20 @@ async def test_redis_counts_where_it_is_configured(redis, enabled, connected, he
         await monitor.poll()
     assert monitor.pipeline_ready
     assert (monitor.redis_enabled, monitor.redis_connected, monitor.healthy) == (enabled, connected, healthy)
+
+
+@pytest.mark.parametrize(
+    ("database", "connected", "healthy"), [(None, None, True), (SERVING, True, True), (NOT_SERVING, False, False)]
+)
+async def test_the_database_counts_where_the_router_speaks_of_it(database, connected, healthy):
+    router = health.aio.HealthServicer()
+    if database is not None:
+        await router.set(DATABASE, database)
+    async with service(router) as router_channel, service(health.aio.HealthServicer()) as llm_channel:
+        monitor = HealthMonitor(router_channel, llm_channel)
+        await monitor.poll()
+    assert (monitor.database_connected, monitor.healthy) == (connected, healthy)
+    assert monitor.pipeline_ready
 
 
 async def test_a_service_that_is_not_serving_is_not_ready():
@@ -126,7 +142,8 @@ async def polled(personas: Personas, polls: int = 1) -> HealthMonitor:
 
 
 @pytest.mark.parametrize("problem", ["", "riri.toml: name: must be text"])
-async def test_persona_files_that_are_not_in_use_are_not_healthy(problem):
+async def test_persona_files_that_are_not_in_use_are_not_healthy(problem, monkeypatch):
+    monkeypatch.setattr(caller, "_shown", ((SERVICE_TOKEN_KEY, "0123456789abcdef"),))
     personas = Personas(router_pb2.ListPersonasResponse(count=4, problem=problem))
     monitor = await polled(personas)
     assert (monitor.persona_count, monitor.persona_problem) == (4, problem)
@@ -135,6 +152,7 @@ async def test_persona_files_that_are_not_in_use_are_not_healthy(problem):
     ((request, metadata, seconds),) = personas.asked
     assert request.count_only
     assert metadata["traceparent"].endswith("-00")  # sampled by nobody
+    assert metadata[SERVICE_TOKEN_KEY] == "0123456789abcdef"
     assert seconds == pytest.approx(gateway_health.CHECK_TIMEOUT_SECONDS, abs=0.5)
 
 

@@ -1,0 +1,115 @@
+"""Chat: one answer, whole or as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Final
+
+from litestar import Request, Response, post
+from litestar.datastructures import State
+from msgspec import UNSET
+
+from chassis import telemetry
+from chassis.caller import note_tokens
+from chassis.deadline import Deadline
+from chassis.errors import IonError
+from gateway_http import apology, schemas, translation
+from gateway_http.departure import cancelled_when_client_leaves
+from gateway_http.event_stream import Event, event_stream
+from gateway_http.negotiation import wants_event_stream
+from gateway_http.parameters import TimeoutHeader, cache_control_of, deadline_of
+from gateway_http.router_client import RouterClient
+from gateway_http.streaming import Streamed
+from ion.error.v1.reason_pb2 import Reason
+from ion.router.v1 import router_pb2
+
+
+def broken_off(error: IonError) -> Event:
+    return Event(
+        "error",
+        schemas.ErrorEvent(
+            error.message,
+            error.reason_name,
+            error.retryable,
+            telemetry.current().request_id,
+            error.retry_after_seconds or UNSET,
+        ),
+    )
+
+
+STREAM: Final = event_stream(broken_off)
+
+
+@post("/chat", status_code=200, tags=["chat"])
+async def chat(
+    request: Request[Any, Any, State], state: State, data: schemas.ChatRequest, timeout_seconds: TimeoutHeader = None
+) -> Response[schemas.ChatResponse]:
+    """Answer a message as the persona that fits it best, and say why. With `Accept: text/event-stream` the answer comes
+    as events: `routing` at once, each `delta` of the text as the model gives it, then `done`, or `error`."""
+    answer = stream if wants_event_stream(request.scope) else reply
+    return await answer(request, state.router, data, deadline_of(state, timeout_seconds))
+
+
+async def reply(
+    request: Request[Any, Any, State], router: RouterClient, data: schemas.ChatRequest, deadline: Deadline
+) -> Response[schemas.ChatResponse]:
+    asked = router_pb2.ChatRequest(**_fields(request, data))
+    async with cancelled_when_client_leaves(request.scope, request.receive):
+        try:
+            answer = await router.chat(asked, deadline.less_margin())
+        except IonError as error:
+            if error.reason not in apology.APOLOGISED:
+                raise
+            return Response(apology.reply(error, data), headers={"X-Cache": "off"})
+    note_tokens(translation.used_tokens(answer.generation))
+    headers = {"X-Cache": translation.cache_name(answer), "Server-Timing": translation.server_timing(answer.timings)}
+    return Response(translation.chat_response(answer), headers=headers)
+
+
+async def stream(
+    request: Request[Any, Any, State], router: RouterClient, data: schemas.ChatRequest, deadline: Deadline
+) -> Response[Any]:
+    asked = router_pb2.ChatStreamRequest(**_fields(request, data))
+    try:
+        return await Streamed.begun(request, events(router, asked, deadline.less_margin()), STREAM)
+    except IonError as error:
+        if error.reason not in apology.APOLOGISED:
+            raise
+        return Streamed(apology.events(error, data), STREAM)
+
+
+async def events(
+    router: RouterClient, asked: router_pb2.ChatStreamRequest, deadline: Deadline
+) -> AsyncGenerator[Event, None]:
+    """Raises IonError where the router's stream does not come to its `done`."""
+    routed = router_pb2.Routed()
+    try:
+        async with aclosing(router.chat_stream(asked, deadline)) as pieces:
+            async for piece in pieces:
+                match piece.WhichOneof("event"):
+                    case "text":
+                        yield Event("delta", schemas.DeltaEvent(piece.text))
+                    case "routed":
+                        routed = piece.routed
+                        yield Event("routing", translation.choice(routed, asked.session_id))
+                    case "done":
+                        note_tokens(translation.used_tokens(piece.done.generation))
+                        yield Event("done", translation.done(piece.done, routed))
+                        return
+    except IonError as error:
+        if routed.HasField("routing") and error.reason == Reason.REASON_ROUTER_UNAVAILABLE:
+            raise IonError(Reason.REASON_MODEL_INTERRUPTED) from error
+        raise
+    raise IonError(Reason.REASON_MODEL_INTERRUPTED)
+
+
+def _fields(request: Request[Any, Any, State], data: schemas.ChatRequest) -> dict[str, Any]:
+    return {
+        "message": data.message,
+        "user_id": data.user_id or "",
+        "session_id": data.session_id or "",
+        "persona": data.persona or "",
+        "previous_persona": data.previous_persona or "",
+        "cache_control": cache_control_of(request.scope),
+    }
