@@ -1,0 +1,1 @@
+"""ION over gRPC."""
