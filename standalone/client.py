@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from chassis import telemetry
 from chassis.channel import open_channel
+from chassis.database import Database, open_database
 from chassis.deadline import Deadline
+from chassis.transport import Transport
 from gateway_http.router_client import RouterClient
 from ion.router.v1 import router_pb2
 from llm_gateway.settings import LlmSettings
+from router_service.assembly import HISTORY
 from router_service.settings import RouterSettings
 from standalone.pipeline import open_pipeline
 
@@ -38,6 +41,22 @@ class Router:
     async def list_personas(self) -> router_pb2.ListPersonasResponse:
         return await self._client.list_personas(self._begin())
 
+    async def list_sessions(self, request: router_pb2.ListSessionsRequest) -> router_pb2.ListSessionsResponse:
+        return await self._client.list_sessions(request, self._begin())
+
+    async def session(self, session_id: str, user_id: str) -> router_pb2.Session:
+        request = router_pb2.GetSessionRequest(session_id=session_id, user_id=user_id)
+        return (await self._client.get_session(request, self._begin())).session
+
+    def turns(self, session_id: str, user_id: str) -> AsyncGenerator[router_pb2.ExportSessionResponse, None]:
+        """All of them, oldest first. To be closed where it is not read to its end."""
+        request = router_pb2.ExportSessionRequest(session_id=session_id, user_id=user_id)
+        return self._client.export_session(request, self._begin())
+
+    async def delete_session(self, session_id: str, user_id: str) -> None:
+        request = router_pb2.DeleteSessionRequest(session_id=session_id, user_id=user_id)
+        await self._client.delete_session(request, self._begin())
+
     def _begin(self) -> Deadline:
         telemetry.enter(None, None)
         return Deadline.after(self._timeout_seconds)
@@ -45,12 +64,24 @@ class Router:
 
 @asynccontextmanager
 async def open_router(
-    target: str | None, router_settings: RouterSettings, llm_settings: LlmSettings, timeout_seconds: float
+    target: str | None,
+    router_settings: RouterSettings,
+    llm_settings: LlmSettings,
+    timeout_seconds: float,
+    *,
+    keeps_sessions: bool,
 ) -> AsyncIterator[Router]:
-    """The router at `target`, waited for while it starts, or one in this process where there is no target."""
-    if target:
-        async with open_channel(target) as channel:
-            yield Router(RouterClient(channel, wait_for_ready=True), timeout_seconds)
-    else:
-        async with open_pipeline(router_settings, llm_settings) as pipeline:
-            yield Router(RouterClient(pipeline.router.channel), timeout_seconds)
+    """The router at `target`, waited for while it starts, or one in this process where there is no target: with the
+    database that `ion serve` has, where it `keeps_sessions`."""
+    async with AsyncExitStack() as stack:
+        if target:
+            channel = await stack.enter_async_context(open_channel(target, Transport.of(router_settings)))
+        else:
+            database = await stack.enter_async_context(_database(router_settings)) if keeps_sessions else None
+            pipeline = await stack.enter_async_context(open_pipeline(router_settings, llm_settings, database))
+            channel = pipeline.router.channel
+        yield Router(RouterClient(channel, wait_for_ready=bool(target)), timeout_seconds)
+
+
+def _database(settings: RouterSettings) -> AbstractAsyncContextManager[Database]:
+    return open_database(settings, [HISTORY])

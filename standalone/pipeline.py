@@ -10,9 +10,13 @@ import grpc.aio
 from grpc_health.v1 import health as health_service
 from grpc_health.v1 import health_pb2_grpc
 
+from chassis.caller import Door
+from chassis.database import Database, NoDatabase
 from chassis.local_channel import LocalServer
 from chassis.server import SERVING, CallGuard, Hosted, add_health_and_reflection, add_port, drain, new_server
-from chassis.settings import Bind, Settings
+from chassis.settings import Bind
+from chassis.transport import Transport, TransportSettings
+from chassis.trust import EverybodyIsTrusted
 from llm_gateway.assembly import open_llm_gateway
 from llm_gateway.settings import LlmSettings
 from router_service.assembly import open_persona_router
@@ -41,12 +45,15 @@ class Pipeline:
 
 
 @asynccontextmanager
-async def open_pipeline(router_settings: RouterSettings, llm_settings: LlmSettings) -> AsyncIterator[Pipeline]:
-    """Both services until the block ends; calls in flight then get `grace_seconds`."""
+async def open_pipeline(
+    router_settings: RouterSettings, llm_settings: LlmSettings, database: Database | None = None
+) -> AsyncIterator[Pipeline]:
+    """Both services until the block ends; calls in flight then get `grace_seconds`. `database` is to know the router's
+    HISTORY; without one there are no sessions."""
     llm_health = health_service.aio.HealthServicer()
     async with open_llm_gateway(llm_settings, llm_health) as hosted_llm:
         llm = await _host(hosted_llm, llm_health)
-        async with open_persona_router(router_settings, llm.channel) as hosted_router:
+        async with open_persona_router(router_settings, llm.channel, database or NoDatabase()) as hosted_router:
             router = await _host(hosted_router, health_service.aio.HealthServicer())
             try:
                 yield Pipeline(router, llm)
@@ -56,7 +63,7 @@ async def open_pipeline(router_settings: RouterSettings, llm_settings: LlmSettin
 
 
 async def _host(hosted: Hosted, health: health_service.aio.HealthServicer) -> Part:
-    server = LocalServer([CallGuard()])
+    server = LocalServer([CallGuard(trust=EverybodyIsTrusted())])
     hosted.add_to(server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     await health.set(hosted.name, SERVING)
@@ -64,12 +71,15 @@ async def _host(hosted: Hosted, health: health_service.aio.HealthServicer) -> Pa
 
 
 @asynccontextmanager
-async def listening(part: Part, bind: Bind, variable: str, settings: Settings) -> AsyncIterator[Bind]:
-    """The part on a gRPC port as well, for clients outside; yields where."""
-    server = new_server()
+async def listening(
+    part: Part, bind: Bind, variable: str, settings: TransportSettings, door: Door
+) -> AsyncIterator[Bind]:
+    """The part on a gRPC port as well, for clients outside, who come in by the door; yields where."""
+    transport = Transport.of(settings)
+    server = new_server(door, transport.trust)
     part.hosted.add_to(server)
     add_health_and_reflection(server, part.health, part.hosted.name)
-    port = add_port(server, bind, variable)
+    port = add_port(server, bind, variable, transport)
     await server.start()
     try:
         yield Bind(bind.host, port)

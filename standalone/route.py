@@ -17,7 +17,7 @@ from chassis.errors import IonError
 from chassis.settings import stop
 from gateway_http import translation
 from ion.router.v1 import router_pb2
-from standalone import show
+from standalone import show, voices
 from standalone.client import Router
 
 # Small enough for a progress bar that moves, large enough that calls cost nothing beside the work.
@@ -43,7 +43,13 @@ async def route_one(
     else:
         request = router_pb2.RouteRequest(resonance_key=key or "", previous_persona=previous)
     async with clients as router:
-        show.route(await router.route(request), as_json=as_json)
+        response = await router.route(request)
+        if as_json:
+            show.as_json_line(translation.route_response(response))
+        else:
+            shown = await voices.of(router)
+            shown.who(response.routing, with_symbol=False)
+            shown.why(response.routing, response.analysis)
     return True
 
 
@@ -68,6 +74,17 @@ async def list_personas(clients: AbstractAsyncContextManager[Router], *, as_json
     async with clients as router:
         show.personas((await router.list_personas()).personas, as_json=as_json)
     return True
+
+
+def read_messages(path: Path) -> list[str]:
+    """The messages of a file, at least one. Exit status 2 where it has none, or a line that is none."""
+    items = list(_read_lines(path))
+    for number, item in enumerate(items, start=1):
+        if isinstance(item, str):
+            stop(f"{path}, message {number}: {item}")
+    if not items:
+        stop(f"{path}: has no messages")
+    return [item.message for item in items if isinstance(item, Line)]
 
 
 def _read_lines(path: Path) -> Iterator[Item]:

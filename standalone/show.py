@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -14,9 +15,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from chassis.errors import IonError
 from chassis.settings import Settings
 from gateway_http import translation
 from ion.router.v1 import router_pb2
+from standalone.failure import CommandFailed
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -24,46 +27,26 @@ err = Console(stderr=True, highlight=False)
 
 def as_json_line(value: Any) -> None:
     """One JSON object on a line of its own, flushed: whoever reads along sees it at once."""
-    sys.stdout.write(json.dumps(msgspec.to_builtins(value), ensure_ascii=False) + "\n")
+    sys.stdout.write(json_line(value))
     sys.stdout.flush()
 
 
-def chat(response: router_pb2.ChatResponse, symbols: dict[str, str], *, as_json: bool) -> None:
+def json_line(value: Any) -> str:
+    return json.dumps(msgspec.to_builtins(value), ensure_ascii=False) + "\n"
+
+
+def failure(error: IonError | CommandFailed, *, as_json: bool) -> None:
+    """One line on standard error, for people or for programs."""
     if as_json:
-        as_json_line(translation.chat_response(response))
-        return
-    who(response.routing, symbols)
-    out.print(escape(response.content), soft_wrap=True)
-    why(response.routing, response.analysis)
+        told = {"reason": error.reason_name, "message": error.message, "retryable": error.retryable}
+        sys.stderr.write(json_line({"error": told}))
+    else:
+        err.print(f"ion: {error.message}", style="red", markup=False, soft_wrap=True)
 
 
-def who(routing: router_pb2.Routing, symbols: dict[str, str]) -> None:
-    symbol = symbols.get(routing.persona, "")
-    out.print(f"[bold]{symbol} {routing.persona}[/bold]  [dim]{routing.resonance_key}  {routing.confidence:.2f}[/dim]")
-
-
-def piece(text: str) -> None:
-    """A part of a reply, as it is; the line stays open."""
-    out.out(text, end="", highlight=False)
-
-
-def route(response: router_pb2.RouteResponse, *, as_json: bool) -> None:
-    if as_json:
-        as_json_line(translation.route_response(response))
-        return
-    routing = response.routing
-    out.print(f"[bold]{routing.persona}[/bold]  [dim]{routing.resonance_key}  {routing.confidence:.2f}[/dim]")
-    why(routing, response.analysis)
-
-
-def why(routing: router_pb2.Routing, analysis: router_pb2.Analysis) -> None:
-    for score in sorted(routing.scores, key=lambda item: -item.score):
-        bar = "█" * round(score.score * 20)
-        out.print(f"  [dim]{score.persona:<6}[/dim] [cyan]{bar:<20}[/cyan] {score.score:.2f}")
-    out.print(f"  [dim]{escape(routing.reasoning)}[/dim]", soft_wrap=True)
-    if analysis.evidence:
-        words = ", ".join(f"{word.text} (+{word.weight:.2f})" for word in analysis.evidence)
-        out.print(f"  [dim]{analysis.tone.primary}: {escape(words)}[/dim]", soft_wrap=True)
+def when(time: datetime) -> str:
+    """By the clock of this machine, to the minute."""
+    return f"{time.astimezone():%Y-%m-%d %H:%M}"
 
 
 def persona_counts(counts: Counter[str], failed: int) -> None:

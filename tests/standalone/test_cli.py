@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,33 +11,15 @@ import sys
 import httpx
 import pytest
 
-from tests.stack.harness import FOREIGN, ROOT, bound_to, free_port, start
+from tests.stack.harness import ROOT, bound_to, free_port, start
 from tests.stack.harness import standalone as running
+from tests.standalone.command import FRUSTRATED, environment, ion, jsons
 
-FRUSTRATED = "This is so frustrating! It broke again!"
 DEAD_VERTEX = {
     "ION_LLM_BACKEND": "vertex",
     "ION_VERTEX_INSECURE": "1",
     "ION_VERTEX_ENDPOINTS": "us-central1=127.0.0.1:1",
 }
-
-
-def ion(*arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
-    return subprocess.run(
-        [sys.executable, "-m", "standalone", *arguments],
-        cwd=ROOT,
-        env=inherited | {"COLUMNS": "200"} | env,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def jsons(text: str) -> list[dict]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_chat_shows_who_answers_what_and_why():
@@ -183,7 +164,9 @@ def test_an_empty_file_is_no_error_and_a_missing_one_is_one_line(tmp_path):
 
 def test_a_reader_that_leaves_ends_it_quietly():
     command = f"{sys.executable} -m standalone route --json --file samples/messages.jsonl | head -1"
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
 

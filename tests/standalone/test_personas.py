@@ -12,7 +12,7 @@ from PIL import Image
 
 from router_service.personas import DEFAULT_DIRECTORY, PersonaFileError, load_personas, read_persona
 from standalone.personas import as_toml
-from tests.standalone.test_cli import ion, jsons
+from tests.standalone.command import ion, jsons
 
 LUA = read_persona(DEFAULT_DIRECTORY / "lua.toml")
 FRIEND = {

@@ -1,0 +1,1 @@
+"""`ion load`: many callers for a short while, and how they were served."""

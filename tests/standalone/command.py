@@ -1,0 +1,66 @@
+"""The `ion` command as people run it: in a process of its own, with their environment, and pipes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from subprocess import CompletedProcess, TimeoutExpired
+
+from tests.stack.harness import FOREIGN, ROOT
+
+STATE = tempfile.TemporaryDirectory(prefix="ion-state-")  # as long as the tests, in place of the user's own
+SECONDS = 60.0
+FRUSTRATED = "This is so frustrating! It broke again!"
+
+# Processes are forked from one that has imported what takes long, and nothing that reads the environment: half a
+# second less for each.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [
+        *("pytest", "standalone.cli", "standalone.client", "gateway_http.translation", "rich.console", "rich.table"),
+        *("chassis.sql_database", "router_service.conversations.store", "chassis.access.tables", "alembic.config"),
+    ]
+)
+
+
+def environment() -> dict[str, str]:
+    """What a command sees that the machine has, and a state folder of the tests."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+    return inherited | {"ION_STATE_DIR": STATE.name}
+
+
+def ion(*arguments: str, stdin: str = "", **env: str) -> CompletedProcess[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("stdin", "stdout", "stderr")]
+        files[0].write_text(stdin, "utf-8")
+        process = _FORKS.Process(target=_main, args=(arguments, environment() | {"COLUMNS": "200"} | env, files))
+        process.start()
+        process.join(SECONDS)
+        if process.exitcode is None:
+            process.kill()
+            raise TimeoutExpired(arguments, SECONDS)
+        out, err = (file.read_text("utf-8") for file in files[1:])
+        return CompletedProcess(arguments, process.exitcode, out, err)
+
+
+def _main(arguments: tuple[str, ...], env: dict[str, str], files: list[Path]) -> None:
+    for number, path in enumerate(files):
+        os.dup2(os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT), number)
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode, encoding="utf-8") for number, mode in enumerate("rww"))
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(ROOT)
+    time.tzset()
+    sys.argv = ["ion", *arguments]
+    from standalone.cli import main
+
+    main()
+
+
+def jsons(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
