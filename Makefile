@@ -11,7 +11,7 @@ UV := UV_NO_CONFIG=1 $(BIN)/uv --quiet
 LOCK := $(BIN)/uv --quiet pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
-.PHONY: help setup lock proto proto-check proto-release fmt lint test check run bench bench-tail bench-front train card clean
+.PHONY: help setup lock proto proto-check proto-release fmt lint browser test check run bench bench-tail bench-front train card clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -69,7 +69,12 @@ card: $(READY) ## Measure the shipped weights with the labelled messages in DATA
 	@test -n '$(DATA)' || { echo 'usage: make card DATA=folder-of-labelled-messages' >&2; exit 2; }
 	@$(BIN)/python -m bench.card '$(DATA)'
 
-test: $(TRAIN_READY) ## Run every test against real servers that it starts itself
+browser: ## Install Debian's Chromium for the tests of the chat page, where it is missing and apt may
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && timeout 300 apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive timeout 600 apt-get -qq install --yes --no-install-recommends chromium >/dev/null; } || \
+		echo 'No Chromium here, and none can be installed: the tests of the chat page will be skipped.' >&2
+
+test: $(TRAIN_READY) browser ## Run every test against real servers that it starts itself
 	@$(BIN)/python -m pytest
 
 check: lint proto-check test ## Everything that must hold before a commit lands

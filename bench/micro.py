@@ -42,8 +42,8 @@ from router_service.analysis import Reader
 from router_service.llm_client import generation_request
 from router_service.personas import DEFAULT_DIRECTORY, load_personas
 from router_service.prompts import instructions
+from router_service.reading import Reading
 from router_service.routing import choose, choose_all, signals_of
-from router_service.translation import Reading
 
 
 def measure() -> dict[str, float]:

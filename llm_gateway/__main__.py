@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
-from chassis.server import run
+from chassis.server import Hosted, run
 from chassis.settings import load
 from llm_gateway.assembly import open_llm_gateway
 from llm_gateway.settings import LlmSettings
@@ -12,7 +13,11 @@ from llm_gateway.settings import LlmSettings
 
 def main() -> None:
     settings = load(LlmSettings)
-    run("llm_gateway", settings, settings.llm_bind, "ION_LLM_BIND", partial(open_llm_gateway, settings))
+
+    def open_gateway(health: Any, _database: Any) -> AbstractAsyncContextManager[Hosted]:
+        return open_llm_gateway(settings, health)
+
+    run("llm_gateway", settings, settings.llm_bind, "ION_LLM_BIND", open_gateway)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from google.cloud.aiplatform_v1.types import prediction_service
 from bench import chains, load
 from bench.cells import Cell
 from bench.front.client import Connection, connected
-from tests.postgres import PostgresServer
+from tests.postgres import postgres
 
 CALLERS: Final = 64
 MODEL_MS: Final = 500
@@ -58,8 +58,8 @@ class Talk:
 def conversations(rounds: int, chats: int) -> dict[str, Talk]:
     """The same callers without and with a session on PostgreSQL, in turn; `chats` of each caller a round."""
     talks = {"no session": Talk(), "session on PostgreSQL": Talk()}
-    with PostgresServer() as postgres, chains.fake_vertex(MODEL_MS) as env:
-        settings = env | {"DATABASE_URL": postgres.create_database("bench")}
+    with postgres() as server, chains.fake_vertex(MODEL_MS) as env:
+        settings = env | {"DATABASE_URL": server.new_database()}
         with chains.three(settings) as chain:
             for number in range(rounds + 1):
                 for name, talk in talks.items():

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -77,14 +78,21 @@ class Process:
 
 @asynccontextmanager
 async def start(name: str, *command: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Process]:
-    """`python -m` the command until the block ends."""
+    """`python -m` the command until the block ends. It keeps its state where `env` says, or in a folder of its own."""
+    with tempfile.TemporaryDirectory() as state_dir:
+        async with _started(name, *command, env={"ION_STATE_DIR": state_dir} | dict(env or {})) as process:
+            yield process
+
+
+@asynccontextmanager
+async def _started(name: str, *command: str, env: Mapping[str, str]) -> AsyncIterator[Process]:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
     handle = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         *command,
         cwd=ROOT,
-        env=inherited | {"ION_DRAIN_SECONDS": "0"} | dict(env or {}),
+        env=inherited | {"ION_DRAIN_SECONDS": "0"} | dict(env),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -228,7 +236,8 @@ async def three_processes(env: Mapping[str, str]) -> AsyncIterator[Chain]:
     """gateway_http, router_service and llm_gateway, over TCP on free ports."""
     async with AsyncExitStack() as stack:
         anywhere = {"ION_LLM_BIND": "127.0.0.1:0", "ION_ROUTER_BIND": "127.0.0.1:0", "ION_HTTP_BIND": "127.0.0.1:0"}
-        env = anywhere | dict(env)
+        state = {"ION_STATE_DIR": stack.enter_context(tempfile.TemporaryDirectory())}
+        env = anywhere | state | dict(env)
         llm = await stack.enter_async_context(start("llm_gateway", "llm_gateway", env=env))
         env["ION_LLM_TARGET"] = await bound_to(llm)
         router = await stack.enter_async_context(start("router_service", "router_service", env=env))
