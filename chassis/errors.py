@@ -61,6 +61,7 @@ RULES: Final[dict[int, Rule]] = {
     Reason.REASON_MODEL_INTERRUPTED: Rule(_UNAVAILABLE, True, "The reply broke off."),
     Reason.REASON_PROMPT_TOO_LARGE: Rule(_INVALID, False, "The prompt is too large."),
     Reason.REASON_UNAUTHENTICATED: Rule(_UNAUTHENTICATED, False, "The credentials are missing or not valid."),
+    Reason.REASON_PERMISSION_DENIED: Rule(grpc.StatusCode.PERMISSION_DENIED, False, 'This needs the tier "admin".'),
     Reason.REASON_RATE_LIMITED: Rule(_EXHAUSTED, True, "The limit of this caller is reached."),
     Reason.REASON_SESSION_NOT_FOUND: Rule(_NOT_FOUND, False, "There is no session of that id."),
     Reason.REASON_DATABASE_UNAVAILABLE: Rule(_UNAVAILABLE, True, "The database does not answer."),

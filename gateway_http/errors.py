@@ -32,6 +32,7 @@ _STATUS: Final[dict[grpc.StatusCode, int]] = {
     grpc.StatusCode.CANCELLED: CLIENT_CLOSED_REQUEST,
     grpc.StatusCode.FAILED_PRECONDITION: HTTPStatus.BAD_GATEWAY,
     grpc.StatusCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    grpc.StatusCode.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
 }
 # Where the reason says more than its code.
 _STATUS_OF_REASON: Final[dict[int, int]] = {Reason.REASON_RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS}

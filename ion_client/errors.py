@@ -102,6 +102,7 @@ _RULES: Final[dict[str, _Rule]] = {
     "MESSAGE_TOO_LONG": _Rule(InvalidRequest),
     "PROMPT_TOO_LARGE": _Rule(InvalidRequest),
     "UNAUTHENTICATED": _Rule(Unauthenticated),
+    "PERMISSION_DENIED": _Rule(Unauthenticated),
     "PERSONA_NOT_FOUND": _Rule(NotFound),
     "SESSION_NOT_FOUND": _Rule(NotFound),
     "MODEL_NOT_FOUND": _Rule(NotFound),

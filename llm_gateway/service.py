@@ -8,8 +8,11 @@ from typing import Final
 
 import grpc.aio
 
+from chassis import caller
+from chassis.caller import note_tokens
 from chassis.deadline import Deadline
 from chassis.errors import InvalidField, IonError
+from ion.error.v1.reason_pb2 import Reason
 from ion.llm.v1 import llm_pb2, llm_pb2_grpc
 from llm_gateway import statistics
 from llm_gateway.catalogue import Catalogue
@@ -31,6 +34,7 @@ from llm_gateway.translation import (
 MAX_BATCH: Final = 100
 MAX_CONCURRENCY: Final = 16
 DEFAULT_CONCURRENCY: Final = 8
+OPERATORS: Final = "admin"
 
 
 class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
@@ -49,6 +53,7 @@ class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
     ) -> llm_pb2.GenerateResponse:
         asked = self._read(request)
         completed = await self._completion.generate(asked, self._deadline(context))
+        _note_tokens(completed)
         return response_of(completed, self._cost(asked, completed))
 
     async def StreamGenerate(
@@ -60,6 +65,7 @@ class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
                 if isinstance(item, str):
                     yield llm_pb2.StreamGenerateResponse(text=item)
                 else:
+                    _note_tokens(item)
                     yield llm_pb2.StreamGenerateResponse(generation=generation_of(item, self._cost(asked, item)))
 
     async def BatchGenerate(
@@ -94,6 +100,7 @@ class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
     async def InvalidateCache(
         self, request: llm_pb2.InvalidateCacheRequest, context: grpc.aio.ServicerContext
     ) -> llm_pb2.InvalidateCacheResponse:
+        _check_operator()
         check_length(request.persona, MAX_NAME_CHARACTERS, "persona")
         check_length(request.model, MAX_NAME_CHARACTERS, "model")
         check_length(request.scope, MAX_SCOPE_CHARACTERS, "scope")
@@ -106,10 +113,11 @@ class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
     async def GetStatistics(
         self, request: llm_pb2.GetStatisticsRequest, context: grpc.aio.ServicerContext
     ) -> llm_pb2.GetStatisticsResponse:
+        _check_operator()
         return statistics.response(self._completion)
 
     def _read(self, request: llm_pb2.GenerateRequest | llm_pb2.StreamGenerateRequest) -> GenerationRequest:
-        asked = read_request(request, self._completion.default_model)
+        asked = read_request(request, self._completion.default_model, caller.current().principal)
         self._catalogue.check_usable(asked.model)
         return asked
 
@@ -122,6 +130,7 @@ class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
     def _result(self, asked: GenerationRequest, outcome: Completed | IonError) -> llm_pb2.BatchGenerateResult:
         if isinstance(outcome, IonError):
             return failed_result(outcome)
+        _note_tokens(outcome)
         return llm_pb2.BatchGenerateResult(response=response_of(outcome, self._cost(asked, outcome)))
 
     def _cost(self, asked: GenerationRequest, completed: Completed) -> float | None:
@@ -132,3 +141,17 @@ class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
 
     def _deadline(self, context: grpc.aio.ServicerContext) -> Deadline:
         return Deadline.of(context, default_seconds=self._request_timeout_seconds).less_margin()
+
+
+def _check_operator() -> None:
+    """What concerns all callers is for the tier "admin" and for services; for everybody where authentication is off."""
+    asking = caller.current()
+    if asking.principal and asking.tier != OPERATORS:
+        raise IonError(Reason.REASON_PERMISSION_DENIED)
+
+
+def _note_tokens(completed: Completed) -> None:
+    """What was generated for the call counts for its caller; what the cache had does not."""
+    if completed.attempts:
+        usage = completed.reply.usage
+        note_tokens(usage.input_tokens + usage.output_tokens + usage.thinking_tokens)

@@ -39,9 +39,10 @@ _ROLES: Final = {
 
 
 def read_request(
-    request: llm_pb2.GenerateRequest | llm_pb2.StreamGenerateRequest, default_model: str
+    request: llm_pb2.GenerateRequest | llm_pb2.StreamGenerateRequest, default_model: str, principal: str = ""
 ) -> GenerationRequest:
-    """Raises InvalidField for a value out of the bounds that llm.proto states."""
+    """Raises InvalidField for a value out of the bounds that llm.proto states. `principal` is who the call is for:
+    it has scopes of its own."""
     check_length(request.model, MAX_NAME_CHARACTERS, "model")
     check_length(request.persona, MAX_NAME_CHARACTERS, "persona")
     check_length(request.language, MAX_NAME_CHARACTERS, "language")
@@ -53,11 +54,18 @@ def read_request(
         parameters=_read_parameters(request.parameters),
         persona=request.persona,
         language=request.language,
-        scope=request.scope,
+        scope=_scope_of(principal, request),
         cache=_read_cache_control(request.cache_control),
         may_hedge=not request.no_hedge,
         max_input_tokens=request.max_input_tokens,
     )
+
+
+def _scope_of(principal: str, request: llm_pb2.GenerateRequest | llm_pb2.StreamGenerateRequest) -> str:
+    """Empty stays empty for a conversation, whose reply is then not shared with anybody."""
+    if not principal or (not request.scope and len(request.prompt.contents) > 1):
+        return request.scope
+    return f"{principal}/{request.scope}"
 
 
 def _read_cache_control(given: llm_pb2.CacheControl) -> CacheControl:

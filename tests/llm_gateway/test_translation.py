@@ -81,3 +81,19 @@ def test_any_request_is_read_or_refused_with_a_field(request):
         read = read_request(request, "model-a")
         assert read.model
         assert read.prompt.turns[-1].role is Role.USER
+
+
+@pytest.mark.parametrize(
+    ("principal", "scope", "turns", "stored_as"),
+    [
+        ("", "", 1, ""),
+        ("", "team", 2, "team"),
+        ("key:abc", "", 1, "key:abc/"),
+        ("key:abc", "team", 3, "key:abc/team"),
+        ("key:abc", "", 3, ""),  # of a conversation without a scope nothing is kept
+    ],
+)
+def test_each_principal_has_scopes_of_its_own(principal, scope, turns, stored_as):
+    contents = [llm_pb2.Content(role=llm_pb2.ROLE_USER, text="hi")] * turns
+    request = llm_pb2.GenerateRequest(prompt=llm_pb2.Prompt(contents=contents), scope=scope)
+    assert read_request(request, "model-a", principal).scope == stored_as

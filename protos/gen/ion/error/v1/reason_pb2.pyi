@@ -77,6 +77,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The caller has no session of that id: there is none, or it is somebody else's. NOT_FOUND."""
     REASON_DATABASE_UNAVAILABLE: _Reason.ValueType  # 23
     """The database, which keeps conversations and keys, does not answer. UNAVAILABLE, with google.rpc.RetryInfo."""
+    REASON_PERMISSION_DENIED: _Reason.ValueType  # 24
+    """The caller is known, and its tier may not do this. PERMISSION_DENIED."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. The comment of each value names the gRPC status it travels with."""
@@ -133,6 +135,8 @@ REASON_SESSION_NOT_FOUND: Reason.ValueType  # 22
 """The caller has no session of that id: there is none, or it is somebody else's. NOT_FOUND."""
 REASON_DATABASE_UNAVAILABLE: Reason.ValueType  # 23
 """The database, which keeps conversations and keys, does not answer. UNAVAILABLE, with google.rpc.RetryInfo."""
+REASON_PERMISSION_DENIED: Reason.ValueType  # 24
+"""The caller is known, and its tier may not do this. PERMISSION_DENIED."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

@@ -306,7 +306,8 @@ class GenerateRequest(_message.Message):
     scope: _builtins.str
     """Hard partition of the response cache, up to 256 characters: replies never cross scopes. Empty is the scope
     shared by all callers, right only for prompts without anybody's private history: a prompt of more than one turn
-    with an empty scope is neither stored nor shared.
+    with an empty scope is neither stored nor shared. Where callers are authenticated, each has scopes of its own: this
+    one is then stored as "<principal>/<scope>".
     """
     no_hedge: _builtins.bool
     """True: the call is not hedged, so that it costs one model call unless that fails."""
@@ -376,7 +377,8 @@ class StreamGenerateRequest(_message.Message):
     scope: _builtins.str
     """Hard partition of the response cache, up to 256 characters: replies never cross scopes. Empty is the scope
     shared by all callers, right only for prompts without anybody's private history: a prompt of more than one turn
-    with an empty scope is neither stored nor shared.
+    with an empty scope is neither stored nor shared. Where callers are authenticated, each has scopes of its own: this
+    one is then stored as "<principal>/<scope>".
     """
     no_hedge: _builtins.bool
     """True: the call is not hedged, so that it costs one model call unless that fails."""
@@ -752,7 +754,9 @@ class InvalidateCacheRequest(_message.Message):
     model: _builtins.str
     """Replies that were asked of this model, at most 128 characters. Empty means any."""
     scope: _builtins.str
-    """Replies of this scope, at most 256 characters. Not set means any; empty is the scope shared by all callers."""
+    """Replies of this scope, at most 256 characters, as it is stored. Not set means any; empty is the scope shared by all
+    callers that are not authenticated.
+    """
     def __init__(
         self,
         *,

@@ -103,7 +103,8 @@ class LlmGatewayServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def InvalidateCache(self, request, context):
-        """Forgets stored replies, in this replica at once and in all others within two seconds. Replies that are being made
+        """For operators: where callers are authenticated, those of the tier "admin" alone, and PERMISSION_DENIED for others.
+        Forgets stored replies, in this replica at once and in all others within two seconds. Replies that are being made
         as it is called are given to those who wait for them, and not stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -111,7 +112,7 @@ class LlmGatewayServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStatistics(self, request, context):
-        """What this replica has counted since its start.
+        """For operators, as InvalidateCache. What this replica has counted since its start.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

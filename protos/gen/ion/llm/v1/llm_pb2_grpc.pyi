@@ -30,11 +30,12 @@ class LlmGatewayServiceStub:
     CountTokens: _aio.UnaryUnaryMultiCallable[_llm_pb2.CountTokensRequest, _llm_pb2.CountTokensResponse]
     """Counts the input tokens that a Generate call with the same prompt would be billed for."""
     InvalidateCache: _aio.UnaryUnaryMultiCallable[_llm_pb2.InvalidateCacheRequest, _llm_pb2.InvalidateCacheResponse]
-    """Forgets stored replies, in this replica at once and in all others within two seconds. Replies that are being made
+    """For operators: where callers are authenticated, those of the tier "admin" alone, and PERMISSION_DENIED for others.
+    Forgets stored replies, in this replica at once and in all others within two seconds. Replies that are being made
     as it is called are given to those who wait for them, and not stored.
     """
     GetStatistics: _aio.UnaryUnaryMultiCallable[_llm_pb2.GetStatisticsRequest, _llm_pb2.GetStatisticsResponse]
-    """What this replica has counted since its start."""
+    """For operators, as InvalidateCache. What this replica has counted since its start."""
 
 class LlmGatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     """Calls models, with a shared response cache and one model call for concurrent equal requests."""
@@ -82,7 +83,8 @@ class LlmGatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _llm_pb2.InvalidateCacheRequest,
         context: _aio.ServicerContext[_llm_pb2.InvalidateCacheRequest, _abc.Awaitable[_llm_pb2.InvalidateCacheResponse]],
     ) -> _abc.Awaitable[_llm_pb2.InvalidateCacheResponse]:
-        """Forgets stored replies, in this replica at once and in all others within two seconds. Replies that are being made
+        """For operators: where callers are authenticated, those of the tier "admin" alone, and PERMISSION_DENIED for others.
+        Forgets stored replies, in this replica at once and in all others within two seconds. Replies that are being made
         as it is called are given to those who wait for them, and not stored.
         """
 
@@ -92,6 +94,6 @@ class LlmGatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _llm_pb2.GetStatisticsRequest,
         context: _aio.ServicerContext[_llm_pb2.GetStatisticsRequest, _abc.Awaitable[_llm_pb2.GetStatisticsResponse]],
     ) -> _abc.Awaitable[_llm_pb2.GetStatisticsResponse]:
-        """What this replica has counted since its start."""
+        """For operators, as InvalidateCache. What this replica has counted since its start."""
 
 def add_LlmGatewayServiceServicer_to_server(servicer: LlmGatewayServiceServicer, server: _aio.Server) -> None: ...
