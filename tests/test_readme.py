@@ -11,12 +11,13 @@ import pytest
 from gateway_http.settings import HttpSettings
 from llm_gateway.settings import LlmSettings
 from router_service.settings import RouterSettings
+from standalone.settings import ClientSettings
 from tests.stack.harness import standalone
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("settings_type", [HttpSettings, RouterSettings, LlmSettings])
+@pytest.mark.parametrize("settings_type", [HttpSettings, RouterSettings, LlmSettings, ClientSettings])
 def test_every_setting_is_listed_with_its_meaning(settings_type):
     for field in settings_type.model_fields.values():
         assert re.search(rf"^\| `{field.validation_alias}` \| .+ \| {re.escape(field.description)} \|$", README, re.M)
