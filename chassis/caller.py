@@ -58,8 +58,8 @@ class Door(Protocol):
     """Lets callers in."""
 
     async def admit(self, shown: Shown) -> Admitted:
-        """Raises IonError: UNAUTHENTICATED, RATE_LIMITED (with `retry_after_seconds` and `headers`), or
-        DATABASE_UNAVAILABLE where a key cannot be looked up."""
+        """Raises IonError: UNAUTHENTICATED, RATE_LIMITED (with `retry_after_seconds` and `headers`), and
+        DATABASE_UNAVAILABLE or OVERLOADED where a key cannot be looked up."""
         ...
 
     def charge(self, shown: Shown, admitted: Admitted, tokens: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ class DatabaseSettings(Settings):
 def _is_usable(url: str) -> bool:
     scheme, _, path = url.partition(":///")
     if scheme in _FILE_SCHEMES:
-        return bool(path) and not path.startswith((":memory:", "file:")) and "?" not in path
+        return bool(path) and not path.startswith((":memory:", "file:")) and "?" not in path and not Path(path).is_dir()
     try:
         parts = urlsplit(url)
         hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
@@ -129,6 +130,10 @@ class Database(Protocol):
         """Whether it answered when it was last used; False until it has been found for the first time."""
         ...
 
+    def changes(self) -> AsyncGenerator[bool, None]:
+        """`available`, as soon as it is known and then with each change. Without an end; to be closed."""
+        ...
+
     @property
     def pool(self) -> PoolUse: ...
 
@@ -138,7 +143,8 @@ class Database(Protocol):
         ...
 
     def writing(self, deadline: Deadline) -> AbstractAsyncContextManager[AsyncConnection]:
-        """For one statement that writes: it is its own transaction, and on PostgreSQL one exchange of messages."""
+        """For one statement that writes: it is its own transaction, and on PostgreSQL one exchange of messages. On
+        SQLite this is `transaction`."""
         ...
 
     def reading(self, deadline: Deadline) -> AbstractAsyncContextManager[AsyncConnection]:
@@ -151,6 +157,10 @@ class NoDatabase:
 
     available = False
     pool = PoolUse()
+
+    async def changes(self) -> AsyncGenerator[bool, None]:
+        yield False
+        await asyncio.Event().wait()
 
     @asynccontextmanager
     async def transaction(self, deadline: Deadline) -> AsyncIterator[AsyncConnection]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, exc, text
@@ -63,13 +64,14 @@ async def migrate(settings: DatabaseSettings, histories: Sequence[History]) -> N
     """All or nothing, on a connection of its own. It may take as long as the largest table takes."""
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of its own plugins
     engine = Engine(settings, pooled=False)
-    async with engine.connect() as connection:
+    async with aclosing(await engine.connect()) as connection:
         await engine.begin(connection)
         if settings.database_file is None:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         for history in histories:
             await connection.run_sync(_upgrade, history)
         await connection.commit()
+    await engine.close()
     _log.info("The tables of the database are up to date", extra={"tables": [history.name for history in histories]})
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Final
 
@@ -25,6 +26,7 @@ class Presence:
         self._name = name
         self._looked = asyncio.Event()
         self._wanted = asyncio.Event()
+        self._change = asyncio.Event()  # the next one
         self._pause = FIRST_PAUSE_SECONDS
         self._said = ""  # why it is not available, as logged
         self._said_refused = False
@@ -38,15 +40,22 @@ class Presence:
             await self._looked.wait()
         return self.available
 
+    async def changes(self) -> AsyncGenerator[bool, None]:
+        """Whether it is available: as soon as somebody has looked, and then with each change."""
+        await self._looked.wait()
+        while True:
+            change = self._change
+            yield self.available
+            await change.wait()
+
     @property
     def is_known(self) -> bool:
         return self._looked.is_set()
 
     def find(self) -> None:
         """It has answered a look."""
-        self.available = True
         self._pause = FIRST_PAUSE_SECONDS
-        self._looked.set()
+        self._set(available=True)
         if self._said:
             self._said = ""
             _log.info("%s is connected again", self._name)
@@ -55,14 +64,19 @@ class Presence:
         """`absences` as they were when what failed began: it may tell of an absence that is over."""
         if absences != self.absences:
             return
-        if self.available:
-            self.absences += 1
-            self.available = False
-        self._looked.set()
+        self.absences += self.available
+        self._set(available=False)
         self._wanted.set()
         if text != self._said:
             self._said = text
             _log.warning("%s %s", self._name, text, extra={"cause": cause}, exc_info=error)
+
+    def _set(self, *, available: bool) -> None:
+        changes, self.available = available is not self.available, available
+        self._looked.set()
+        if changes:
+            self._change.set()
+            self._change = asyncio.Event()
 
     def refuse(self, cause: str) -> None:
         """It is there, and does not do what it is asked."""

@@ -8,7 +8,7 @@ error of a statement, or a refusal such as that of a full disk, does not: the da
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -25,18 +25,20 @@ if TYPE_CHECKING:
     from chassis.sql_engine import Engine
 
 MIGRATION_SECONDS: Final = 600.0
+CLOSE_SECONDS: Final = 3.0  # for all idle connections, one after the other
+LONG_SHARE: Final = 0.9  # of database_timeout_seconds: callers count from a moment earlier
 CLEAN_UP_SECONDS: Final = 0.25  # what a call waits for its rollback, which then goes on without it
 
 
 class _Call:
     """One use of the database, as far as it matters for what its failure means."""
 
-    __slots__ = ("absences", "asks", "is_whole", "seconds")
+    __slots__ = ("absences", "asks", "is_long", "seconds")
 
     def __init__(self, patience_seconds: float, deadline: Deadline, absences: int) -> None:
         remaining_seconds = deadline.remaining_seconds()
         self.seconds = min(patience_seconds, remaining_seconds)
-        self.is_whole = remaining_seconds >= patience_seconds  # whether its silence tells of the database
+        self.is_long = self.seconds >= LONG_SHARE * patience_seconds  # so that silence tells of the database
         self.absences = absences
         self.asks = False  # whether it waits for the database, and not for its turn
 
@@ -68,13 +70,17 @@ class SqlDatabase:
         engine, self._engine = self._engine, None
         if engine:
             with suppress(Exception):  # nothing is left to be lost
-                async with asyncio.timeout(CLEAN_UP_SECONDS):
-                    await engine.drop_idle()
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await engine.close()
 
     @property
     def available(self) -> bool:
         """As in Database."""
         return self._presence.available
+
+    def changes(self) -> AsyncGenerator[bool, None]:
+        """As in Database."""
+        return self._presence.changes()
 
     @property
     def pool(self) -> PoolUse:
@@ -161,7 +167,7 @@ class SqlDatabase:
             return  # who looks is still waiting
         if not call.asks:
             self._presence.refuse("no connection was free")
-        elif call.is_whole:
+        elif call.is_long:
             self._presence.lose("TimeoutError", absences=call.absences)
         else:
             self._presence.want_look()
@@ -181,7 +187,11 @@ class SqlDatabase:
 
     async def _keep_looking(self) -> None:
         await self._presence.wait_for_first_look()
-        self._engine = await aside(self._new_engine)
+        try:
+            self._engine = await aside(self._new_engine)
+        except Exception as error:  # no absence, but an installation that is not whole: it does not get better
+            self._presence.lose(type(error).__name__, absences=0, text="cannot be used", error=error)
+            return
         while True:
             if not self._is_known_to_answer():
                 await self._look(self._engine)
@@ -201,22 +211,28 @@ class SqlDatabase:
 
     async def _look(self, engine: Engine) -> None:
         """Find the database, with its tables as they are wanted, or lose it."""
-        from chassis.migrations import NewerTables
-        from chassis.sql_engine import cause_of, trouble_of
-
         absences = self._presence.absences
         try:
             await self._find(engine)
-        except NewerTables as error:
-            self._presence.lose("NewerTables", absences=absences, text=f"cannot be used: {error}")
-        except Exception as error:
-            if isinstance(error, TimeoutError) or trouble_of(error):
-                self._presence.lose(cause_of(error), absences=absences)
-            else:
-                text = "has tables that cannot be brought up to date"
-                self._presence.lose(cause_of(error), absences=absences, text=text, error=error)
+        except Exception as error:  # whatever it was, the next look may find it gone
+            self._notice_failed_look(error, absences)
         else:
             self._presence.find()
+
+    def _notice_failed_look(self, error: Exception, absences: int) -> None:
+        from chassis.migrations import NewerTables
+        from chassis.sql_engine import Trouble, cause_of, trouble_of
+
+        trouble = trouble_of(error)
+        if trouble is Trouble.REFUSES and self.available:
+            self._presence.refuse(cause_of(error))
+        elif trouble:
+            self._presence.lose(cause_of(error), absences=absences)
+        elif isinstance(error, NewerTables):
+            self._presence.lose(cause_of(error), absences=absences, text=f"cannot be used: {error}")
+        else:
+            text = "has tables that cannot be brought up to date"
+            self._presence.lose(cause_of(error), absences=absences, text=text, error=error)
 
     async def _find(self, engine: Engine) -> None:
         from chassis.migrations import migrate

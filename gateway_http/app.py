@@ -32,6 +32,7 @@ _ROUTES: Final[tuple[Any, ...]] = (
     chat.chat,
     choosing.route,
     choosing.personas,
+    sessions.session_methods,  # before the others of its path
     sessions.list_sessions,
     sessions.get_session,
     sessions.list_messages,

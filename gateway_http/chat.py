@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from litestar import Request, Response, post
 from litestar.datastructures import State
+from litestar.params import JSONBody
 from msgspec import UNSET
 
 from chassis import telemetry
@@ -43,7 +44,10 @@ STREAM: Final = event_stream(broken_off)
 
 @post("/chat", status_code=200, tags=["chat"])
 async def chat(
-    request: Request[Any, Any, State], state: State, data: schemas.ChatRequest, timeout_seconds: TimeoutHeader = None
+    request: Request[Any, Any, State],
+    state: State,
+    data: JSONBody[schemas.ChatRequest],
+    timeout_seconds: TimeoutHeader = None,
 ) -> Response[schemas.ChatResponse]:
     """Answer a message as the persona that fits it best, and say why. With `Accept: text/event-stream` the answer comes
     as events: `routing` at once, each `delta` of the text as the model gives it, then `done`, or `error`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from litestar import get, post
 from litestar.datastructures import State
+from litestar.params import JSONBody
 
 from chassis.errors import InvalidField
 from gateway_http import schemas, translation
@@ -13,7 +14,7 @@ from ion.router.v1 import router_pb2
 
 @post("/route", status_code=200, tags=["routing"])
 async def route(
-    state: State, data: schemas.RouteRequest, timeout_seconds: TimeoutHeader = None
+    state: State, data: JSONBody[schemas.RouteRequest], timeout_seconds: TimeoutHeader = None
 ) -> schemas.RouteResponse:
     """Choose a persona for a message or a resonance key, without a reply, and say why."""
     if (data.message is None) == (data.resonance_key is None):

@@ -95,8 +95,15 @@ def on_bad_text(_request: Request[Any, Any, Any], _error: UnicodeDecodeError) ->
 
 
 def on_defect(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    _log.error("defect in %s", request.scope.get("path_template", "no route"), exc_info=error)
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong inside ION.", "INTERNAL")
+    return on_ion_error(request, as_told(error, request.scope.get("path_template", "no route")))
+
+
+def as_told(error: Exception, where: str) -> IonError:
+    """The failure as callers may hear of it; a defect is for the log."""
+    if isinstance(error, IonError):
+        return error
+    _log.error("defect in %s", where, exc_info=error)
+    return IonError(Reason.REASON_INTERNAL)
 
 
 def invalid(items: list[ErrorItem]) -> Response[Any]:

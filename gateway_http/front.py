@@ -61,8 +61,8 @@ class Front:
         call = telemetry.current()
         try:
             admitted = await door.admit(shown)
-        except IonError as error:
-            await _refuse(error, scope, _sender(send, call))
+        except Exception as error:
+            await _refuse(errors.as_told(error, "the door"), scope, _sender(send, call))
             return
         meter = enter(admitted.caller)
         try:

@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any, Final
 
 from litestar.datastructures import State
-from litestar.params import Parameter
+from litestar.params import HeaderParameter
 
 from chassis.deadline import Deadline
 from gateway_http.negotiation import header
@@ -17,7 +17,7 @@ _MAX_INT32: Final = 2**31 - 1
 
 TimeoutHeader = Annotated[
     float | None,
-    Parameter(header="X-Request-Timeout", gt=0, le=300, description="Seconds the answer may take.", required=False),
+    HeaderParameter(name="X-Request-Timeout", gt=0, le=300, description="Seconds the answer may take.", required=False),
 ]
 
 

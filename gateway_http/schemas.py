@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -231,51 +230,6 @@ class Persona(Struct):
 
 class Personas(Struct):
     personas: list[Persona]
-
-
-class SessionSummary(Struct):
-    """A conversation that is kept; `title` is the beginning of its first message."""
-
-    session_id: str
-    created_at: datetime
-    updated_at: datetime
-    turns: int
-    persona: str
-    title: str
-
-
-class Session(SessionSummary):
-    """`summary` tells its older turns, in a model's words; "" while it is short."""
-
-    summary: str
-
-
-_CURSOR = Meta(description="For the next page; null on the last.")
-
-
-class SessionList(Struct):
-    """The session last used comes first."""
-
-    sessions: list[SessionSummary]
-    next_cursor: Annotated[str | None, _CURSOR]
-
-
-class Turn(Struct):
-    """A message and its reply; `id` grows within the session."""
-
-    id: int
-    created_at: datetime
-    message: str
-    reply: str
-    persona_used: str
-    resonance_key: str
-    confidence: Share
-    model: str
-
-
-class TurnList(Struct):
-    messages: list[Turn]
-    next_cursor: Annotated[str | None, _CURSOR]
 
 
 class RedisCache(Struct):

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote
 
 import msgspec
-from litestar import Request, Response, delete, get
+from litestar import HttpMethod, Request, Response, delete, get, route
 from litestar.datastructures import State
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, PathParameter, QueryParameter
 
 from chassis.deadline import Deadline
-from gateway_http import schemas, translation
+from gateway_http import transcripts
 from gateway_http.parameters import TimeoutHeader, deadline_of
 from gateway_http.router_client import RouterClient
 from gateway_http.streaming import Format, Streamed
@@ -25,16 +25,18 @@ EXPORT: Final = Format(NDJSON, lambda turn: msgspec.json.encode(turn) + b"\n", h
 
 UserHeader = Annotated[
     str,
-    Parameter(header="X-User-Id", max_length=512, description="Whose sessions; as `user_id` of /chat.", required=False),
+    HeaderParameter(
+        name="X-User-Id", max_length=512, description="Whose sessions; as `user_id` of /chat.", required=False
+    ),
 ]
-SessionId = Annotated[str, Parameter(description="As `session_id` of /chat.")]
-Limit = Annotated[int, Parameter(query="limit", ge=1, le=100, description="Most to return.", required=False)]
+SessionId = Annotated[str, PathParameter(description="As `session_id` of /chat.")]
+Limit = Annotated[int, QueryParameter(name="limit", ge=1, le=100, description="Most to return.", required=False)]
 Cursor = Annotated[
     str,
-    Parameter(query="cursor", max_length=512, description="`next_cursor` of the page before.", required=False),
+    QueryParameter(name="cursor", max_length=512, description="`next_cursor` of the page before.", required=False),
 ]
 Order = Annotated[
-    Literal["asc", "desc"], Parameter(query="order", description="asc: the oldest first.", required=False)
+    Literal["asc", "desc"], QueryParameter(name="order", description="asc: the oldest first.", required=False)
 ]
 
 
@@ -45,21 +47,21 @@ async def list_sessions(
     limit: Limit = 20,
     cursor: Cursor = "",
     timeout_seconds: TimeoutHeader = None,
-) -> schemas.SessionList:
+) -> transcripts.SessionList:
     """The caller's sessions, the one last used first."""
     asked = router_pb2.ListSessionsRequest(user_id=_utf8(user_id), page_size=limit, page_token=cursor)
     page = await state.router.list_sessions(asked, deadline_of(state, timeout_seconds))
-    sessions = [translation.session_summary(session) for session in page.sessions]
-    return schemas.SessionList(sessions, page.next_page_token or None)
+    sessions = [transcripts.summary_of(session) for session in page.sessions]
+    return transcripts.SessionList(sessions, page.next_page_token or None)
 
 
 @get("/sessions/{session_id:str}", tags=["sessions"], response_headers=PRIVATE)
 async def get_session(
     state: State, session_id: SessionId, user_id: UserHeader = "", timeout_seconds: TimeoutHeader = None
-) -> schemas.Session:
+) -> transcripts.Session:
     """One session, with its summary."""
     asked = router_pb2.GetSessionRequest(session_id=unquote(session_id), user_id=_utf8(user_id))
-    return translation.session((await state.router.get_session(asked, deadline_of(state, timeout_seconds))).session)
+    return transcripts.session_of((await state.router.get_session(asked, deadline_of(state, timeout_seconds))).session)
 
 
 @get("/sessions/{session_id:str}/messages", tags=["sessions"], response_headers=PRIVATE)
@@ -71,7 +73,7 @@ async def list_messages(
     cursor: Cursor = "",
     order: Order = "asc",
     timeout_seconds: TimeoutHeader = None,
-) -> schemas.TurnList:
+) -> transcripts.TurnList:
     """What was said in a session, a page at a time."""
     asked = router_pb2.ListTurnsRequest(
         session_id=unquote(session_id),
@@ -81,7 +83,7 @@ async def list_messages(
         newest_first=order == "desc",
     )
     page = await state.router.list_turns(asked, deadline_of(state, timeout_seconds))
-    return schemas.TurnList([translation.turn(turn) for turn in page.turns], page.next_page_token or None)
+    return transcripts.TurnList([transcripts.turn_of(turn) for turn in page.turns], page.next_page_token or None)
 
 
 @get("/sessions/{session_id:str}/export", tags=["sessions"], media_type=NDJSON)
@@ -91,7 +93,7 @@ async def export_session(
     session_id: SessionId,
     user_id: UserHeader = "",
     timeout_seconds: TimeoutHeader = None,
-) -> Response[schemas.Turn]:
+) -> Response[transcripts.Turn]:
     """All that was said in a session, oldest first: one object a line. An export that breaks off has no end: the
     connection is cut."""
     asked = router_pb2.ExportSessionRequest(session_id=unquote(session_id), user_id=_utf8(user_id))
@@ -107,12 +109,18 @@ async def delete_session(
     await state.router.delete_session(asked, deadline_of(state, timeout_seconds))
 
 
+@route("/sessions/{session_id:str}", http_method=[HttpMethod.OPTIONS], status_code=204, include_in_schema=False)
+async def session_methods(session_id: SessionId) -> Response[None]:
+    """The framework's own answer knows one method of a path alone."""
+    return Response(None, headers={"Allow": "DELETE, GET, OPTIONS"})
+
+
 async def _turns(
     router: RouterClient, asked: router_pb2.ExportSessionRequest, deadline: Deadline
-) -> AsyncGenerator[schemas.Turn, None]:
+) -> AsyncGenerator[transcripts.Turn, None]:
     async with aclosing(router.export_session(asked, deadline)) as pieces:
         async for piece in pieces:
-            yield translation.turn(piece.turn)
+            yield transcripts.turn_of(piece.turn)
 
 
 def _utf8(header: str) -> str:

@@ -16,6 +16,7 @@ from litestar.types import Receive, Scope, Send
 
 from chassis.errors import IonError
 from gateway_http.departure import cancelled_when_client_leaves, is_settled, settle
+from gateway_http.errors import as_told
 from ion.error.v1.reason_pb2 import Reason
 
 _log = logging.getLogger(__name__)
@@ -90,10 +91,11 @@ class _Sender(ASGIResponse):
             async for part in self._parts:
                 await self._say(send, part)
         except Exception as error:
-            failure = _told(error)
+            told = as_told(error, "a stream")
+            _log.warning("stream broke off", extra={"reason": told.reason_name})
             if self._how.failed is None:
                 return False
-            await _send_piece(send, self._how.failed(failure))
+            await _send_piece(send, self._how.failed(told))
         return True
 
     async def _say(self, send: Send, part: Any) -> None:
@@ -137,15 +139,6 @@ class _Sender(ASGIResponse):
     async def _beat(self, send: Send) -> None:
         await _send_piece(send, self._how.heartbeat)
         self._silent_since = time.monotonic()
-
-
-def _told(error: Exception) -> IonError:
-    """The failure as the reader may see it; in the log for those who run the service."""
-    if isinstance(error, IonError):
-        _log.warning("stream broke off", extra={"reason": error.reason_name})
-        return error
-    _log.error("defect in a stream", exc_info=error)
-    return IonError(Reason.REASON_INTERNAL)
 
 
 async def _send_piece(send: Send, piece: bytes) -> None:

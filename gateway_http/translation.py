@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any, Final
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from msgspec import UNSET
 
 from gateway_http import schemas
@@ -165,36 +163,6 @@ def server_timing(timings: router_pb2.Timings) -> str:
     if timings.history_micros:
         parts.append(("history", timings.history_micros))
     return ", ".join(f"{name};dur={micros / 1000:g}" for name, micros in parts)
-
-
-def session_summary(session: router_pb2.Session) -> schemas.SessionSummary:
-    return schemas.SessionSummary(*_session_fields(session))
-
-
-def session(given: router_pb2.Session) -> schemas.Session:
-    return schemas.Session(*_session_fields(given), given.summary)
-
-
-def turn(given: router_pb2.Turn) -> schemas.Turn:
-    return schemas.Turn(
-        given.turn_id,
-        _time(given.created_at),
-        given.message,
-        given.reply,
-        given.persona,
-        given.resonance_key,
-        given.confidence,
-        given.model,
-    )
-
-
-def _session_fields(session: router_pb2.Session) -> tuple[str, datetime, datetime, int, str, str]:
-    created_at, updated_at = _time(session.created_at), _time(session.updated_at)
-    return session.session_id, created_at, updated_at, session.turns, session.persona, session.title
-
-
-def _time(stamp: Timestamp) -> datetime:
-    return stamp.ToDatetime(tzinfo=UTC)
 
 
 def _timings(timings: router_pb2.Timings) -> schemas.Timings:

@@ -7,9 +7,10 @@
 Importing this package costs next to nothing: gRPC or httpx is loaded when a client for it is made.
 """
 
-from ion_client._async_client import AsyncClient, AsyncReplyStream
-from ion_client._client import Client, ReplyStream
+from ion_client._async_client import AsyncClient
+from ion_client._client import Client
 from ion_client._connect import Tls, connect, connect_async
+from ion_client._stream import AsyncReplyStream, ReplyStream
 from ion_client.errors import (
     Cancelled,
     DeadlineExceeded,

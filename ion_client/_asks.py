@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from ion_client.results import (
     CacheControl,
@@ -23,6 +23,7 @@ from ion_client.results import (
 )
 
 T = TypeVar("T")
+MAX_PAGE_SIZE: Final = 100
 
 
 class Ask(Generic[T]):
@@ -108,32 +109,52 @@ class Page(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class SessionsAsk(Ask[Page[SessionInfo]]):
+class PageFields:
+    """Over HTTP 0 would be refused, over gRPC be the service's choice: here it is refused for both."""
+
     user_id: str
     page_size: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.page_size <= MAX_PAGE_SIZE:
+            raise ValueError(f"page_size must be 1 to {MAX_PAGE_SIZE}, not {self.page_size}")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFields:
+    """Without its id the path of a session would be that of all sessions."""
+
+    session_id: str
+    user_id: str
+
+    def __post_init__(self) -> None:
+        if not self.session_id:
+            raise ValueError("session_id must not be empty")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsAsk(PageFields, Ask[Page[SessionInfo]]):
     cursor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class SessionAsk(Ask[SessionInfo]):
-    session_id: str
-    user_id: str
+class SessionAsk(SessionFields, Ask[SessionInfo]):
+    pass
 
 
 @dataclass(frozen=True, slots=True)
-class TurnsAsk(Ask[Page[Turn]]):
+class TurnsAsk(PageFields, Ask[Page[Turn]]):
     session_id: str
-    user_id: str
     newest_first: bool
-    page_size: int
     cursor: str = ""
+
+    def __post_init__(self) -> None:
+        PageFields.__post_init__(self)
+        SessionFields(self.session_id, self.user_id)
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteSessionAsk(Ask[None]):
-    session_id: str
-    user_id: str
-
+class DeleteSessionAsk(SessionFields, Ask[None]):
     @property
     def repeatable(self) -> bool:
         """The second time would fail with SESSION_NOT_FOUND, as if it had never been there."""
@@ -141,6 +162,5 @@ class DeleteSessionAsk(Ask[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class ExportAsk(StreamAsk[Turn]):
-    session_id: str
-    user_id: str
+class ExportAsk(SessionFields, StreamAsk[Turn]):
+    pass

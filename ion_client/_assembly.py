@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 from ion_client._asks import Ended, StreamPart
 from ion_client.errors import BAD_ANSWER, CONNECTION_LOST, IonClientError, failure, interrupted
-from ion_client.results import Choice, Done, Event, Reply, Routed, Text
+from ion_client.results import Done, Event, Reply, Routed, Text
 
 T = TypeVar("T")
 P_contra = TypeVar("P_contra", contravariant=True)
@@ -79,7 +78,7 @@ class Assembly:
             raise failure(BAD_ANSWER, "The stream did not begin with the choice.")
         return Reply(
             text="".join(self._pieces),
-            choice=_final(self._routed.choice, ended.choice),
+            choice=ended.choice or self._routed.choice,
             analysis=self._routed.analysis,
             generation=ended.generation,
             fallback=ended.fallback,
@@ -89,15 +88,3 @@ class Assembly:
             timings=ended.timings,
             request_id=self._request_id,
         )
-
-
-def _final(chosen: Choice, apologist: Choice | None) -> Choice:
-    """Who answered. An apologist may be told without the scores, which stay as they were."""
-    if apologist is None or apologist.scores:
-        return apologist or chosen
-    return replace(
-        chosen,
-        persona=apologist.persona,
-        confidence=apologist.confidence,
-        resonance_key=apologist.resonance_key,
-    )

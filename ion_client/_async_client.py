@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
@@ -26,18 +26,15 @@ from ion_client._asks import (
 from ion_client._assembly import Assembly, Intake, Passing
 from ion_client._options import Options
 from ion_client._retry import Attempts, Envelope
-from ion_client._stream import Progress
+from ion_client._stream import AsyncReplyStream
 from ion_client.errors import IonClientError, client_closed
 from ion_client.results import (
-    Analysis,
     CacheControl,
-    Choice,
     Event,
     Persona,
     Reply,
     Routing,
     SessionInfo,
-    Text,
     Turn,
 )
 
@@ -162,7 +159,7 @@ class AsyncClient:
         timeout_seconds: float | None = None,
     ) -> AsyncIterator[Turn]:
         """What was said and answered in a session; asked for by the page, as in `sessions`. Raises NotFound."""
-        ask = TurnsAsk(session_id, self._user(user_id), newest_first, page_size)
+        ask = TurnsAsk(self._user(user_id), page_size, session_id, newest_first)
         return self._pages(ask, timeout_seconds)
 
     async def delete_session(
@@ -229,84 +226,3 @@ class AsyncClient:
             else:
                 return
             await asyncio.sleep(wait_seconds)
-
-
-class AsyncReplyStream:
-    """A reply as it comes, for one task:
-
-        async with ion.stream("Why does this keep failing?") as stream:
-            print(stream.choice.persona)
-            async for text in stream:
-                print(text, end="")
-        print(stream.reply.generation)
-
-    The block begins when the choice is there; leaving it before the end cancels the call. What fails before the first
-    text is retried like any call, and then the choice is made anew; what fails later raises Interrupted.
-    """
-
-    def __init__(self, begin: Callable[[], AsyncGenerator[Event, None]]) -> None:
-        self._begin = begin
-        self._source: AsyncGenerator[Event, None] | None = None
-        self._progress = Progress()
-
-    async def __aenter__(self) -> Self:
-        while not self._progress.choice_known and await self._pull():
-            pass
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def __aiter__(self) -> AsyncIterator[str]:
-        """The texts that are still to come."""
-        async for event in self.events():
-            if isinstance(event, Text):
-                yield event.text
-
-    async def events(self) -> AsyncIterator[Event]:
-        """All that is still to come: Routed, Texts, Done."""
-        while self._progress.held or await self._pull():
-            yield self._progress.held.popleft()
-
-    async def read(self) -> Reply:
-        """Read what is still to come; the whole reply."""
-        async for _ in self.events():
-            pass
-        return self.reply
-
-    @property
-    def choice(self) -> Choice:
-        """Who answers; known inside the block, and from the first event on."""
-        return self._progress.choice
-
-    @property
-    def analysis(self) -> Analysis | None:
-        """What was read from the message; known as `choice` is."""
-        return self._progress.analysis
-
-    @property
-    def text(self) -> str:
-        """What has come so far."""
-        return self._progress.text
-
-    @property
-    def reply(self) -> Reply:
-        """The whole reply, once all has been read."""
-        return self._progress.reply
-
-    async def close(self) -> None:
-        """Cancel the call where it has not ended. Nothing more comes."""
-        self._progress.held.clear()
-        if self._source is not None:
-            await self._source.aclose()
-
-    async def _pull(self) -> bool:
-        """Take the next event; False after the last one."""
-        if self._source is None:
-            self._source = self._begin()
-        event = await anext(self._source, None)
-        if event is not None:
-            self._progress.take(event)
-        return event is not None

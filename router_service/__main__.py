@@ -13,6 +13,7 @@ from chassis.server import Hosted, run
 from chassis.settings import load
 from chassis.transport import Transport
 from router_service.assembly import HISTORY, open_persona_router
+from router_service.database_health import publishing
 from router_service.settings import RouterSettings
 
 
@@ -21,8 +22,9 @@ def main() -> None:
     require_proof(settings)
 
     @asynccontextmanager
-    async def open_router(_health: Any, database: Database) -> AsyncIterator[Hosted]:
+    async def open_router(health: Any, database: Database) -> AsyncIterator[Hosted]:
         async with (
+            publishing(database, health),
             open_channel(settings.llm_target, Transport.of(settings)) as channel,
             open_persona_router(settings, channel, database) as hosted,
         ):

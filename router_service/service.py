@@ -22,7 +22,7 @@ from router_service.conversations.memory import Memory, Recalled
 from router_service.conversations.owner import current_owner
 from router_service.llm_client import LlmClient
 from router_service.persona_store import PersonaStore
-from router_service.personas import Persona, PersonaTable
+from router_service.personas import Persona, PersonaNotFound, PersonaTable
 from router_service.reading import Reading, Readings, reading_of_key
 from router_service.requests import AskedToChat, ChatAsked, read_chat, read_route
 from router_service.routing import choose
@@ -190,5 +190,9 @@ class PersonaRouterServicer(SessionsServicer):
 
 def _who_answered(session: Recalled | None, personas: PersonaTable) -> str:
     """Last in the session; "" for nobody, and for a persona that there is no more."""
-    name = session.past.persona if session else ""
-    return name if name in personas.names else ""
+    if session is None or not session.past.persona:
+        return ""
+    try:
+        return personas.get(session.past.persona).name
+    except PersonaNotFound:
+        return ""

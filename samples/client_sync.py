@@ -18,7 +18,7 @@ SESSION = "sample-sync"
 def main(url: str = "http://127.0.0.1:8080") -> None:
     with ion_client.connect(url, user_id="ann") as ion:
         # Who would answer, and why? No model is called.
-        routing = ion.route("This query takes nine seconds. Which index is missing?")
+        routing = ion.route("Compare the two indexes for this query, with numbers.")
         print(f"{routing.persona}: {routing.choice.reasoning}")
 
         # An answer, as part of a conversation that ION keeps.

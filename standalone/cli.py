@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import typer
 
 from standalone.commands import chat, keys, load, personas, reading, service, sessions
@@ -19,4 +22,7 @@ for group in (service, chat, sessions, keys, load, reading, personas):
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal has all letters
     app(prog_name="ion")

@@ -19,15 +19,13 @@ _WAIT_SECONDS: Final = 0.1
 _SESSIONS: Final = "SELECT session_id FROM sessions WHERE owner = ? ORDER BY updated_at DESC"
 
 
-def personas(incomplete: str) -> Iterator[str]:
-    """Names that begin so, whatever the case."""
+def personas() -> Iterator[str]:
     from router_service.personas import PersonaFileError, load_personas
 
     try:
-        names = load_personas(_settings().personas_dir).names
+        yield from load_personas(_settings().personas_dir).names
     except (PersonaFileError, ValueError):
         return
-    yield from (name for name in names if name.lower().startswith(incomplete.lower()))
 
 
 def sessions(context: typer.Context, incomplete: str) -> Iterator[str]:

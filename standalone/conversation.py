@@ -20,6 +20,7 @@ from standalone.voices import harmless
 
 T = TypeVar("T")
 PROMPT = "> "
+QUIT = "/quit"
 
 
 def converse(clients: AbstractAsyncContextManager[Router], manner: Manner, *, is_new: bool) -> None:
@@ -58,10 +59,9 @@ class _Talk:
         self._previous = ""
 
     def go_on(self) -> None:
-        with suppress(EOFError):
-            while (line := _read_line()) != "/quit":
-                if line:
-                    self._answer(line)
+        while (line := _read_line()) != QUIT:
+            if line:
+                self._answer(line)
 
     def _answer(self, line: str) -> None:
         """A message that cannot be answered does not end the conversation."""
@@ -95,7 +95,7 @@ def _run(portal: BlockingPortal, work: Coroutine[Any, Any, T]) -> T:
 
 
 def _read_line() -> str:
-    """A line without the white space around it, "" for one that was given up. Raises EOFError."""
+    """A line without the white space around it, "" for one that was given up; QUIT at the end of input."""
     try:
         if not sys.stdin.isatty():
             return input().strip()
@@ -104,9 +104,10 @@ def _read_line() -> str:
         sys.stderr.write(PROMPT)  # standard output has answers alone
         sys.stderr.flush()
         return input().strip()
-    except KeyboardInterrupt:
-        show.err.print()
-        return ""
+    except (EOFError, KeyboardInterrupt) as ending:
+        if sys.stdin.isatty():
+            show.err.print()  # what is shown next begins a line
+        return "" if isinstance(ending, KeyboardInterrupt) else QUIT
 
 
 def _edit_lines() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 import grpc.aio
@@ -20,6 +20,7 @@ from chassis.trust import EverybodyIsTrusted
 from llm_gateway.assembly import open_llm_gateway
 from llm_gateway.settings import LlmSettings
 from router_service.assembly import open_persona_router
+from router_service.database_health import publishing
 from router_service.settings import RouterSettings
 
 
@@ -50,11 +51,14 @@ async def open_pipeline(
 ) -> AsyncIterator[Pipeline]:
     """Both services until the block ends; calls in flight then get `grace_seconds`. `database` is to know the router's
     HISTORY; without one there are no sessions."""
-    llm_health = health_service.aio.HealthServicer()
+    llm_health, router_health = health_service.aio.HealthServicer(), health_service.aio.HealthServicer()
     async with open_llm_gateway(llm_settings, llm_health) as hosted_llm:
         llm = await _host(hosted_llm, llm_health)
-        async with open_persona_router(router_settings, llm.channel, database or NoDatabase()) as hosted_router:
-            router = await _host(hosted_router, health_service.aio.HealthServicer())
+        async with (
+            publishing(database, router_health) if database else nullcontext(),
+            open_persona_router(router_settings, llm.channel, database or NoDatabase()) as hosted_router,
+        ):
+            router = await _host(hosted_router, router_health)
             try:
                 yield Pipeline(router, llm)
             finally:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chassis.settings import stop
-from gateway_http import translation
+from gateway_http import transcripts
 from ion.router.v1 import router_pb2
 from standalone import show, voices
 from standalone.client import Router
@@ -40,7 +40,7 @@ async def list_sessions(clients: Clients, user_id: str, limit: int, *, as_json: 
         found = [session async for session in _sessions(router, user_id, limit)]
         if as_json:
             for session in found:
-                show.as_json_line(translation.session_summary(session))
+                show.as_json_line(transcripts.summary_of(session))
         elif found:
             show.out.print(_table(found, await voices.of(router)))
         else:
@@ -62,11 +62,9 @@ async def _sessions(router: Router, user_id: str, limit: int) -> AsyncIterator[r
 
 def _table(sessions: list[router_pb2.Session], known: Voices) -> Table:
     table = Table()
-    table.add_column("session", no_wrap=True)
-    table.add_column("last used", no_wrap=True)
-    table.add_column("turns", justify="right")
-    table.add_column("persona")
-    table.add_column("begins with", overflow="ellipsis", no_wrap=True)
+    for column in ("session", "last used", "turns", "persona"):
+        table.add_column(column, no_wrap=True, justify="right" if column == "turns" else "left")
+    table.add_column("begins with")
     for session in sessions:
         name, title = Text(harmless(session.session_id)), Text(harmless(session.title).replace("\n", " "))
         table.add_row(name, _when(session.updated_at), str(session.turns), known.name(session.persona), title)
@@ -130,7 +128,7 @@ async def _write_file(router: Router, which: Which, out: Path) -> None:
 async def _write(router: Router, which: Which, file: TextIO) -> None:
     async with aclosing(router.turns(which.session_id, which.user_id)) as turns:
         async for each in turns:
-            file.write(show.json_line(translation.turn(each.turn)))
+            file.write(show.json_line(transcripts.turn_of(each.turn)))
     file.flush()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+import re
+
+from pydantic import Field, SecretStr, field_validator
 
 from chassis.settings import Settings
 
@@ -10,10 +12,16 @@ from chassis.settings import Settings
 class ClientSettings(Settings):
     api_key: SecretStr | None = Field(
         None,
-        min_length=1,
         validation_alias="ION_API_KEY",
         description="key or token that `ion` commands and the Python client show to a running ION",
     )
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+            raise ValueError("must be of ASCII letters, digits and signs, without spaces")
+        return value
 
     @property
     def authorization(self) -> str:

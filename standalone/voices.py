@@ -47,7 +47,8 @@ class Voices:
     def why(self, routing: router_pb2.Routing, analysis: router_pb2.Analysis) -> None:
         for score in sorted(routing.scores, key=lambda item: -item.score):
             bar, colour = "█" * round(score.score * 20), self.colour(score.persona)
-            show.out.print(f"  [dim]{score.persona:<6}[/dim] [{colour}]{bar:<20}[/{colour}] {score.score:.2f}")
+            name = escape(harmless(f"{score.persona:<6}"))
+            show.out.print(f"  [dim]{name}[/dim] [{colour}]{bar:<20}[/{colour}] {score.score:.2f}")
         show.out.print(f"  [dim]{escape(routing.reasoning)}[/dim]", soft_wrap=True)
         if analysis.evidence:
             words = ", ".join(f"{harmless(word.text)} (+{word.weight:.2f})" for word in analysis.evidence)

@@ -64,6 +64,16 @@ class Postgres:
         self.execute(f"CREATE DATABASE {name}")
         return self.url_of(name)
 
+    def empty_database(self) -> str:
+        """The URL of the same database each time, emptied: quicker than a new one, and for one test at a time."""
+        url = self.url_of("emptied")
+        if not self.execute("SELECT FROM pg_database WHERE datname = 'emptied'"):
+            self.execute("CREATE DATABASE emptied")
+        self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'emptied'")
+        self.execute("DROP SCHEMA public CASCADE", url)
+        self.execute("CREATE SCHEMA public", url)
+        return url
+
     def execute(self, statement: str, url: str = "") -> list[Any]:
         """The rows of one statement, as another program sees them."""
         with ThreadPoolExecutor(1) as elsewhere:

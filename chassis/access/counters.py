@@ -90,6 +90,7 @@ class SharedCounters:
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._late_calls = 0
         self._looking: asyncio.Task[None] | None = None
+        self._is_closing = False
         self.connected = True  # until the first look says otherwise: so that an absence is said
 
     @classmethod
@@ -113,6 +114,7 @@ class SharedCounters:
         return await self._local.use(work)
 
     async def close(self) -> None:
+        self._is_closing = True  # a cluster's client may answer a cancellation with an error of its own
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
@@ -129,12 +131,12 @@ class SharedCounters:
         if self.connected:
             self.connected = False
             _log.warning("Redis is away; limits hold in each process alone", extra={"cause": type(error).__name__})
-        if self._looking is None or self._looking.done():
+        if not self._is_closing and (self._looking is None or self._looking.done()):
             self._looking = asyncio.create_task(self._look_until_found())
 
     async def _look_until_found(self) -> None:
         pause = FIRST_PAUSE_SECONDS
-        while not self.connected:
+        while not (self.connected or self._is_closing):
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             await self._look()

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from chassis.access.keys import StoredKey
 from chassis.errors import IonError
+from ion.error.v1.reason_pb2 import Reason
 
 FRESH_SECONDS: Final = 10.0  # after which a revocation is known everywhere
 UNKNOWN_SECONDS: Final = 5.0  # how long an id that does not exist is believed not to
 AWAY_SECONDS: Final = 600.0  # how long a known key goes on while the database is away
 MAX_ENTRIES: Final = 10_000
+# Ids that were not valid when last looked at, if they ever were: whoever guesses takes this much of the database, and
+# keys that are known are looked up beside them.
+STRANGERS: Final = 4
+MAX_STRANGERS_WAITING: Final = 1000
 
 LookUp = Callable[[str], Awaitable[StoredKey | None]]
 
@@ -37,9 +43,10 @@ class KeyCache:
         self._clock = clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._flights: dict[str, asyncio.Task[StoredKey | None]] = {}
+        self._strangers = asyncio.Semaphore(STRANGERS)
 
     async def find(self, key_id: str) -> StoredKey | None:
-        """None where there is no such key. Raises IonError where it cannot be looked up and was not, lately."""
+        """None where there is no such key. Raises IonError where it cannot be looked up now and was not, lately."""
         entry, now = self._entries.get(key_id), self._clock()
         if entry and entry.is_younger(FRESH_SECONDS if entry.stored else UNKNOWN_SECONDS, now):
             return entry.stored
@@ -65,9 +72,10 @@ class KeyCache:
         return flight
 
     async def _ask(self, key_id: str) -> StoredKey | None:
-        asked_at = self._clock()
         try:
-            stored = await self._look_up(key_id)
+            async with self._turn(key_id):
+                asked_at = self._clock()
+                stored = await self._look_up(key_id)
         finally:
             del self._flights[key_id]
         self._entries[key_id] = _Entry(stored, asked_at)
@@ -75,6 +83,17 @@ class KeyCache:
         while len(self._entries) > MAX_ENTRIES:
             self._entries.popitem(last=False)
         return stored
+
+    @asynccontextmanager
+    async def _turn(self, key_id: str) -> AsyncIterator[None]:
+        entry = self._entries.get(key_id)
+        if entry and entry.stored:
+            yield
+            return
+        if len(self._flights) > MAX_STRANGERS_WAITING:
+            raise IonError(Reason.REASON_OVERLOADED)
+        async with self._strangers:
+            yield
 
 
 def _retrieve(flight: asyncio.Task[StoredKey | None]) -> None:

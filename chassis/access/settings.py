@@ -104,8 +104,8 @@ def require_proof(settings: AccessSettings) -> None:
     of its calls would be refused, or counted as its own."""
     if settings.is_guarded and not settings.proves_services:
         stop(
-            f"ION_AUTH={settings.auth!r}, ION_RATE_LIMIT={settings.requests!r}: must come with ION_SERVICE_TOKEN, or "
-            "with ION_TLS_CERT, ION_TLS_KEY, ION_TLS_CA and ION_TLS_SERVICES, so that services believe each other"
+            "ION_SERVICE_TOKEN: must be set where ION_AUTH or a limit is, or ION_TLS_CERT, ION_TLS_KEY, ION_TLS_CA and "
+            "ION_TLS_SERVICES in its place: services are to believe each other"
         )
 
 

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from litestar import Request, Response, Router, get, post
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath
 
@@ -123,6 +122,7 @@ def _catalogue(state: State) -> Catalogue:
     return catalogue
 
 
+# What the framework refuses, with or without a route, is the application's to answer.
 ROUTES: Final = [
     Router(
         "/v1",
@@ -130,7 +130,6 @@ ROUTES: Final = [
         exception_handlers={
             IonError: errors.on_ion_error,
             errors.BadParameter: errors.on_bad_parameter,
-            HTTPException: errors.on_http_error,
             Exception: errors.on_defect,
         },
     )

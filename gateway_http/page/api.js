@@ -13,19 +13,24 @@ export class ApiError extends Error {
 
 let askForKey = async () => false;
 
-/** `ask({ refused })` is called on a 401; it resolves to whether a key was given that is worth another try. */
+/**
+ * `ask({ refused, unprompted })` is called on a 401; it resolves to whether a key was given that is worth another try.
+ * Requests that the page makes by itself are `unprompted`.
+ */
 export function onUnauthenticated(ask) {
   askForKey = ask;
 }
 
-async function send(path, { method = "GET", body, accept = "application/json", signal } = {}) {
+async function send(path, { method = "GET", body, accept = "application/json", signal, unprompted = false } = {}) {
   for (;;) {
     const key = apiKey.get();
     const response = await attempt(path, { method, body, signal, headers: headersOf(key, accept, body) });
     if (response.ok) return response;
     const error = await errorOf(response);
+    if (response.status !== 401) throw error;
     // Meanwhile another request may have got a key: then it is worth a try without asking.
-    if (response.status !== 401 || (apiKey.get() === key && !(await askForKey({ refused: key !== null })))) throw error;
+    const changed = apiKey.get() !== key;
+    if (!changed && !(await askForKey({ refused: key !== null, unprompted }))) throw error;
   }
 }
 
@@ -65,10 +70,10 @@ async function json(path, options) {
   return (await send(path, options)).json();
 }
 
-export const listPersonas = async () => (await json("personas")).personas;
+export const listPersonas = async () => (await json("personas", { unprompted: true })).personas;
 
 /** Newest first: { sessions, next_cursor }. */
-export const listSessions = (cursor = "") => json(`sessions?${query({ limit: 30, cursor })}`);
+export const listSessions = (cursor, options) => json(`sessions?${query({ limit: 30, cursor })}`, options);
 
 /** Newest first: { messages, next_cursor }. */
 export const listMessages = (id, cursor = "") =>

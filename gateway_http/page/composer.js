@@ -118,14 +118,12 @@ export class Composer {
   }
 
   #choice(persona, checked) {
-    const input = el("input", { type: "radio", name: "persona", value: persona, class: "unseen", checked, onchange: () => this.#tint() });
+    const onchange = () => tint(this.#form, this.#persona());
+    const input = el("input", { type: "radio", name: "persona", value: persona, class: "unseen", checked, onchange });
+    const face = persona ? avatar(persona, "small") : icon("auto");
     const text = persona ? () => nameOf(persona) : () => t().automatic;
     const title = persona ? () => roleOf(persona) : () => t().automaticRole;
-    return tint(el("label", { class: "choice", title }, input, persona ? avatar(persona, "small") : icon("auto"), el("span", {}, text)), persona);
-  }
-
-  #tint() {
-    tint(this.#form, this.#persona());
+    return tint(el("label", { class: "choice", title }, input, face, el("span", {}, text)), persona);
   }
 
   #persona() {

@@ -90,5 +90,6 @@ function show(reply, { kind, ...told }) {
 }
 
 function said(message) {
-  return el("li", { class: "said" }, el("h2", { class: "unseen" }, () => t().you), el("p", { lang: languageOf(message) }, message));
+  const by = el("h2", { class: "unseen" }, () => t().you);
+  return el("li", { class: "said" }, by, el("p", { lang: languageOf(message) }, message));
 }

@@ -17,7 +17,15 @@ export function confirmed({ title, text, action }) {
 /** Resolves to the key, or false. */
 export function askedForKey({ refused }) {
   return ask((close) => {
-    const field = el("input", { type: "password", id: "key", autocomplete: "off", spellcheck: "false", required: true, pattern: "\\s*[!-~]+\\s*", autofocus: true, "aria-describedby": "key-text" });
+    const field = el("input", {
+      type: "password",
+      id: "key",
+      autocomplete: "off",
+      required: true,
+      pattern: "\\s*[!-~]+\\s*", // what a header may hold
+      autofocus: true,
+      "aria-describedby": "key-text",
+    });
     const use = (event) => {
       event.preventDefault();
       close(field.value.trim() || false);
@@ -25,7 +33,9 @@ export function askedForKey({ refused }) {
     return [
       el("form", { onsubmit: use },
         el("h2", { id: "question" }, () => t().keyTitle),
-        el("p", { id: "key-text" }, refused && el("strong", { class: "refused" }, () => t().keyRefused), " ", () => t().keyText),
+        el("p", { id: "key-text" },
+          refused && el("strong", { class: "refused" }, () => t().keyRefused), " ",
+          () => t().keyText),
         el("label", { for: "key" }, () => t().keyLabel),
         field,
         el("div", { class: "choices" },

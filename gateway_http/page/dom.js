@@ -69,6 +69,7 @@ const ICONS = {
   close: ["M6.5 6.5l11 11", "M17.5 6.5l-11 11"],
   key: ["M8.5 11.5a4 4 0 1 0 0 8 4 4 0 0 0 0-8z", "M11.5 12.5 19 5", "M15.5 8.5 18 11"],
   chevron: ["M9 6l6 6-6 6"],
+  alert: ["M12 6.5v7", "M12 17.2v.1"],
   auto: ["M12 4l1.8 5.2L19 11l-5.2 1.8L12 18l-1.8-5.2L5 11l5.2-1.8z", "M18.5 16.5v4M16.5 18.5h4"],
 };
 
@@ -80,5 +81,6 @@ export function icon(name) {
 
 /** A button with an icon alone; `label` is a function giving its name. */
 export function iconButton(name, label, onclick, attributes = {}) {
-  return el("button", { type: "button", class: "icon-button", "aria-label": label, title: label, onclick, ...attributes }, icon(name));
+  const usual = { type: "button", class: "icon-button", "aria-label": label, title: label, onclick };
+  return el("button", { ...usual, ...attributes }, icon(name));
 }

@@ -6,7 +6,7 @@ import { Conversation } from "./conversation.js";
 import { askedForKey } from "./dialogs.js";
 import { bind, el, iconButton, icon, refresh } from "./dom.js";
 import { t, translatePage, word } from "./i18n.js";
-import { learn } from "./personas.js";
+import { learn, names } from "./personas.js";
 import { followEnd } from "./scrolling.js";
 import { Sessions, addressOf, idIn, save } from "./sessions.js";
 import { closeDrawer, setUpSidebar, showKey } from "./sidebar.js";
@@ -37,12 +37,15 @@ sessions.refresh();
 loadPersonas();
 if (matchMedia("(hover: hover)").matches) composer.focus(); // elsewhere a keyboard would cover half the page
 
-/** Requests that are refused at the same time share one question. */
+/** Requests that are refused at the same time share one question; nobody is asked twice without doing anything. */
 function oneKeyDialog() {
   let asking = null;
-  return ({ refused }) => {
+  let declined = false;
+  return ({ refused, unprompted }) => {
+    if (declined && unprompted) return false;
     asking ??= askedForKey({ refused }).then((key) => {
       asking = null;
+      declined = !key;
       if (key) apiKey.set(key);
       showKey();
       return Boolean(key);
@@ -117,6 +120,7 @@ function changed(conversation) {
   else {
     running.delete(conversation.id);
     sessions.refresh();
+    if (names().length === 0) loadPersonas(); // the server was away, or there was no key yet
   }
   if (conversation !== current) return;
   composer.running = conversation.running;

@@ -10,7 +10,10 @@ const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
 const QUOTE = /^>\s?(.*)$/;
 const RULE = /^ {0,3}([-*_])(\s*\1){2,}\s*$/;
 const DIVIDER = /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
-const SPAN = /(?<!`)(`{1,2})(?!`)([^`]+)\1(?!`)|\*\*(?=\S)([^*]+?(?:\*[^*]+\*[^*]*?)?)\*\*|__(?=\S)([^_]+?)__(?!\w)|\*(?=[^\s*])([^*]+?)\*|\b_(?=[^\s_])([^_]+?)_\b/g;
+const CODE = /(?<!`)(`{1,2})(?!`)([^`]+)\1(?!`)/;
+const BOLD = /\*\*(?=\S)([^*]+?(?:\*[^*]+\*[^*]*?)?)\*\*|__(?=\S)([^_]+?)__(?!\w)/;
+const ITALIC = /\*(?=[^\s*])([^*]+?)\*|\b_(?=[^\s_])([^_]+?)_\b/;
+const SPAN = new RegExp([CODE, BOLD, ITALIC].map((kind) => kind.source).join("|"), "g");
 
 /** Shows the text in the node. Blocks that are as before stay the same nodes, so that a selection outlives new text. */
 export function renderMarkdown(node, text) {
@@ -114,7 +117,8 @@ function itemsOf(lines) {
 /** Items that are further in than the first are lists within the item before them. */
 function nested(items) {
   const ordered = /\d/.test(items[0].marker);
-  const node = el(ordered ? "ol" : "ul", ordered && !/^1\D/.test(items[0].marker) ? { start: parseInt(items[0].marker, 10) } : {});
+  const first = parseInt(items[0].marker, 10);
+  const node = el(ordered ? "ol" : "ul", { start: ordered && first !== 1 && first });
   for (let at = 0; at < items.length; ) {
     const end = endOf(items, at + 1, (item) => item.depth > items[0].depth + 1);
     const item = el("li", {}, spans(items[at].text));

@@ -43,7 +43,7 @@ export function avatar(persona, size = "") {
   });
 }
 
-/** Gives everything in the node the persona's colour; null takes it back. Through the CSSOM: the policy forbids style attributes. */
+/** Gives everything in the node the persona's colour; none takes it back. The policy allows this, and no style="". */
 export function tint(node, persona) {
   if (persona) node.style.setProperty("--hue", hueOf(persona));
   else node.style.removeProperty("--hue");

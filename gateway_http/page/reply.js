@@ -72,6 +72,7 @@ export class Reply {
 
   stopped() {
     this.#draw();
+    if (!this.#persona) this.#withoutPersona();
     this.#notice("info", () => t().stopped, this.#retryButton());
     this.#end();
     announce(t().stopped);
@@ -94,17 +95,18 @@ export class Reply {
     const face = avatar(persona);
     this.#face.replaceWith(face);
     this.#face = face;
+    const title = () => (pinned ? t().whyAsked : null);
     this.#head.replaceChildren(
       el("h2", {}, () => nameOf(persona)),
       el("span", { class: "role" }, () => roleOf(persona)),
-      confidence > 0 && el("span", { class: "match", title: () => (pinned ? t().whyAsked : null) }, () => t().match(percent(confidence))),
+      confidence > 0 && el("span", { class: "match", title }, () => t().match(percent(confidence))),
     );
   }
 
   #withoutPersona() {
     this.#head.replaceChildren();
-    this.#face.classList.remove("waiting");
-    this.#face.classList.add("failed");
+    this.#face.classList.replace("waiting", "failed");
+    this.#face.append(icon("alert"));
   }
 
   #explain(sentence) {
@@ -171,9 +173,9 @@ export class Reply {
 
   /** Sleeps until the server wants to be asked again, and says how long that is. */
   #retryButton(seconds = 0) {
-    const button = el("button", { type: "button", class: "retry", onclick: () => this.#retry() }, icon("retry"), el("span", {}, () => t().retry));
+    const text = el("span", {}, () => t().retry);
+    const button = el("button", { type: "button", class: "retry", onclick: () => this.#retry() }, icon("retry"), text);
     if (!seconds) return button;
-    button.disabled = true;
     const wait = el("span", { class: "wait" });
     countDown(seconds, (left) => {
       button.disabled = left > 0;

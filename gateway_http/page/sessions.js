@@ -11,7 +11,7 @@ export const addressOf = (id) => `#c=${encodeURIComponent(id)}`;
 
 /** The id that an address of this page names, or null for a new conversation. */
 export function idIn(hash) {
-  return hash.startsWith("#c=") ? decodeURIComponent(hash.slice(3)) : null;
+  return new URLSearchParams(hash.slice(1)).get("c");
 }
 
 export class Sessions {
@@ -36,18 +36,20 @@ export class Sessions {
   }
 
   /** Asks the server anew. Never throws: what fails is told in the list's place. */
-  async refresh() {
-    await this.#load("", (items) => this.#list.replaceChildren(...items));
+  async refresh({ unprompted = true } = {}) {
+    await this.#load("", (items) => this.#list.replaceChildren(...items), { unprompted });
   }
 
-  async #load(cursor, place) {
+  async #load(cursor, place, options = {}) {
     try {
-      const { sessions, next_cursor: next } = await listSessions(cursor);
+      const { sessions, next_cursor: next } = await listSessions(cursor, options);
       place(sessions.map((session) => this.#item(session)));
       this.#more.replaceChildren(...(next ? [this.#moreButton(next)] : []));
       this.#tell(this.#list.childElementCount ? null : () => t().noConversations);
     } catch {
-      this.#tell(() => t().conversationsAway, el("button", { type: "button", class: "quiet", onclick: () => this.refresh() }, () => t().retry));
+      const again = () => this.refresh({ unprompted: false });
+      const button = el("button", { type: "button", class: "quiet", onclick: again }, () => t().retry);
+      this.#tell(() => t().conversationsAway, button);
     }
   }
 

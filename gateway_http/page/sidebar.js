@@ -44,19 +44,19 @@ function setUpDrawer() {
     byId("close-menu").focus();
   });
   byId("close-menu").addEventListener("click", closeDrawer);
-  byId("main").addEventListener("pointerdown", () => opened && closeDrawer(), { capture: true });
+  const beside = ({ target }) => opened && !byId("sidebar").contains(target) && closeDrawer();
+  document.addEventListener("click", beside, { capture: true }); // before the click that opens has opened it
   byId("sidebar").addEventListener("keydown", (event) => event.key === "Escape" && opened && closeDrawer());
   NARROW.addEventListener("change", () => open(false));
   open(false);
 }
 
-/** Whichever of the two is out of reach is so for the keyboard and screen readers too. */
+/** What it covers is out of reach for the keyboard and screen readers too. */
 function open(wanted) {
   opened = wanted && NARROW.matches;
   document.body.classList.toggle("drawer-open", opened);
   byId("open-menu").setAttribute("aria-expanded", String(opened));
-  byId("sidebar").inert = NARROW.matches && !opened;
-  byId("conversation").inert = byId("composer").inert = opened;
+  byId("main").inert = opened;
 }
 
 function setUpTheme() {

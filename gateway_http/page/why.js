@@ -67,7 +67,9 @@ function reading(title, value, confidence, note) {
   return el("div", {},
     el("dt", {}, title),
     el("dd", {}, el("b", {}, () => label(value)), note && el("span", { class: "note" }, note)),
-    el("dd", { class: "sureness" }, meter(title, confidence), el("span", { "aria-hidden": "true" }, () => t().certain(percent(confidence)))));
+    el("dd", { class: "sureness" },
+      meter(title, confidence),
+      el("span", { "aria-hidden": "true" }, () => t().certain(percent(confidence)))));
 }
 
 /** Where only the key is known: of a stored turn. */
@@ -110,7 +112,8 @@ export function modelPart(model) {
 }
 
 function facts(rows, more = "") {
-  return el("dl", { class: `facts ${more}` }, rows.map(([title, value]) => el("div", {}, el("dt", {}, title), el("dd", {}, value))));
+  const row = ([title, value]) => el("div", {}, el("dt", {}, title), el("dd", {}, value));
+  return el("dl", { class: `facts ${more}` }, rows.map(row));
 }
 
 let numbers = 0;
@@ -119,8 +122,9 @@ let numbers = 0;
 export function unfolding(persona, scores, ...parts) {
   const id = `why-${(numbers += 1)}`;
   const panel = el("div", { class: "why", id, hidden: true }, parts);
-  const button = el("button", { type: "button", class: "why-button", "aria-expanded": "false", "aria-controls": id, onclick: toggle },
-    scores && smallBars(scores), el("span", {}, () => t().why(nameOf(persona))));
+  const attributes = { type: "button", class: "why-button", "aria-expanded": "false", "aria-controls": id };
+  const name = el("span", {}, () => t().why(nameOf(persona)));
+  const button = el("button", { ...attributes, onclick: toggle }, scores && smallBars(scores), name);
   function toggle() {
     panel.hidden = !panel.hidden;
     button.setAttribute("aria-expanded", String(!panel.hidden));

@@ -120,11 +120,14 @@ def _on_session(method: str, below: str = "", **headers: str) -> Callable[[Any],
 
 
 def _session_path(session_id: str, below: str = "") -> str:
-    return f"/sessions/{quote(session_id, safe='')}{below}"
+    """Dots are quoted too: `..` would name another path."""
+    return f"/sessions/{quote(session_id, safe='').replace('.', '%2E')}{below}"
 
 
 def _user_headers(user_id: str) -> dict[str, str | bytes]:
-    """Not all ids are ASCII."""
+    """Not all ids are ASCII. Raises ValueError for one that would arrive as another."""
+    if not user_id.isprintable() or user_id != user_id.strip():
+        raise ValueError("user_id must be printable, without white space around it, to travel in a header")
     return {"x-user-id": user_id.encode()} if user_id else {}
 
 

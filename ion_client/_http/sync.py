@@ -5,17 +5,17 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 from httpx_sse import EventSource
 
 from ion_client._asks import Ask, ExportAsk, StreamAsk
 from ion_client._http.exchange import Lines, check, client_options, request_options, result, translated
-from ion_client._http.messages import ENDPOINTS, Answer, parsed
-from ion_client._retry import Deadline, Envelope
-from ion_client.errors import deadline_exceeded
+from ion_client._http.messages import ENDPOINTS, Answer, Endpoint, parsed
+from ion_client._http.watchdog import Watchdog, shut
+from ion_client._retry import Envelope
 
 if TYPE_CHECKING:
     from ion_client._connect import Tls
@@ -28,25 +28,23 @@ class HttpTransport:
 
     def __init__(self, base_url: str, tls: Tls | None) -> None:
         self._http = httpx.Client(**client_options(base_url, tls))
+        self._watchdog = Watchdog()
+        self._lock = threading.Lock()
+        self._under_way = 0
         self._streaming: set[socket.socket] = set()
+        self._closing = False
 
     def call(self, ask: Ask[T], envelope: Envelope) -> T:
         endpoint = ENDPOINTS[type(ask)]
-        with translated(envelope.deadline):
-            response = self._http.request(**request_options(endpoint.request(ask), envelope))
+        with self._exchange(endpoint, ask, envelope) as (response, _):
+            response.read()
         answer: T = result(endpoint, response)
         return answer
 
     def stream(self, ask: StreamAsk[T], envelope: Envelope) -> Generator[T, None, None]:
         endpoint = ENDPOINTS[type(ask)]
-        deadline = envelope.deadline
         answers = _lines if isinstance(ask, ExportAsk) else _events
-        with (
-            translated(deadline),
-            self._http.stream(**request_options(endpoint.request(ask), envelope)) as response,
-            self._kept_in_hand(response) as connection,
-            _cut_off_at(deadline, connection),
-        ):
+        with self._exchange(endpoint, ask, envelope) as (response, connection), self._ended_by_close(connection):
             if not response.is_success:
                 response.read()
             check(response)
@@ -55,19 +53,56 @@ class HttpTransport:
                     yield part
 
     def close(self) -> None:
-        """Streams in other threads end at once, which httpx alone would not notice before something comes."""
-        for connection in list(self._streaming):
-            _shut(connection)
-        self._http.close()
+        """Streams in other threads end at once; other calls there, which httpx cannot end, still get their answer."""
+        with self._lock:
+            self._closing = True
+            for connection in self._streaming:
+                shut(connection)
+            idle = not self._under_way
+        if idle:
+            self._end()
 
     @contextmanager
-    def _kept_in_hand(self, response: httpx.Response) -> Iterator[socket.socket]:
-        connection: socket.socket = response.extensions["network_stream"].get_extra_info("socket")
-        self._streaming.add(connection)
+    def _exchange(
+        self, endpoint: Endpoint, ask: Any, envelope: Envelope
+    ) -> Iterator[tuple[httpx.Response, socket.socket]]:
+        """One exchange up to the beginning of its answer, and the connection it has."""
+        request = request_options(endpoint.request(ask), envelope)
+        with self._counted(), translated(envelope.deadline), self._http.stream(**request) as response:
+            connection = response.extensions["network_stream"].get_extra_info("socket")
+            with self._watchdog.until(envelope.deadline, connection):
+                yield response, connection
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """A connection closed under a thread that reads from it might be another one by the time that it reads: whoever
+        is last closes them."""
+        with self._lock:
+            self._under_way += 1
         try:
-            yield connection
+            yield
         finally:
-            self._streaming.discard(connection)
+            with self._lock:
+                self._under_way -= 1
+                last = self._closing and not self._under_way
+            if last:
+                self._end()
+
+    def _end(self) -> None:
+        self._http.close()
+        self._watchdog.close()
+
+    @contextmanager
+    def _ended_by_close(self, connection: socket.socket) -> Iterator[None]:
+        with self._lock:
+            self._streaming.add(connection)
+            if self._closing:
+                shut(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._streaming.discard(connection)
 
 
 def _events(response: httpx.Response) -> Iterator[Answer]:
@@ -82,30 +117,3 @@ def _lines(response: httpx.Response) -> Iterator[Answer]:
             yield Answer(parsed(line))
     for line in lines.rest():
         yield Answer(parsed(line))
-
-
-@contextmanager
-def _cut_off_at(deadline: Deadline, connection: socket.socket) -> Iterator[None]:
-    """Ends the connection at the deadline. httpx bounds each read alone: a body that comes in drops could go on for
-    ever, and one that stalls late for nearly as long again. Raises DeadlineExceeded also where the body, which has no
-    length of its own then, just seems to be over."""
-    cut = threading.Event()
-
-    def cut_off() -> None:
-        cut.set()
-        _shut(connection)
-
-    watch = threading.Timer(deadline.remaining_seconds(), cut_off)
-    watch.daemon = True
-    watch.start()
-    try:
-        yield
-        if cut.is_set():
-            raise deadline_exceeded()
-    finally:
-        watch.cancel()
-
-
-def _shut(connection: socket.socket) -> None:
-    with suppress(OSError):  # it has ended meanwhile
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # of TLS too, without its farewell

@@ -35,7 +35,8 @@ class Recalled:
 
 
 class Memory:
-    """Sessions as the chat uses them. No method raises, but for cancellation."""
+    """Sessions as the chat uses them. No method raises, but for cancellation: whatever is wrong with what is kept, the
+    caller gets an answer."""
 
     def __init__(self, conversations: Conversations, summaries: Summaries, *, timeout_seconds: float) -> None:
         self._conversations = conversations
@@ -45,8 +46,8 @@ class Memory:
     async def recall(self, owner: str, session_id: str, deadline: Deadline) -> Recalled:
         try:
             past = await self._conversations.recall(owner, session_id, self._share_of(deadline))
-        except IonError as error:
-            _log.debug("session not recalled", extra={"reason": error.reason_name})
+        except Exception as error:
+            _note("session not recalled", error)
             return Recalled(owner, session_id, Past(), is_known=False)
         return Recalled(owner, session_id, past)
 
@@ -59,8 +60,8 @@ class Memory:
         within = self._share_of(deadline, at_least=GRACE_SECONDS)
         try:
             stored = await self._conversations.append(session.owner, session.session_id, session.past, exchange, within)
-        except IonError as error:
-            _log.debug("turn not stored", extra={"reason": error.reason_name})
+        except Exception as error:
+            _note("turn not stored", error)
             return router_pb2.HISTORY_STATUS_UNAVAILABLE
         if not stored:
             return router_pb2.HISTORY_STATUS_SKIPPED
@@ -70,3 +71,11 @@ class Memory:
     def _share_of(self, deadline: Deadline, *, at_least: float = 0.0) -> Deadline:
         share = min(self._timeout_seconds, SHARE * deadline.remaining_seconds())
         return Deadline.after(max(at_least, share))
+
+
+def _note(what: str, error: Exception) -> None:
+    """A database that is away has been told of. Of a defect the kind alone: its text may hold what was said."""
+    if isinstance(error, IonError):
+        _log.debug(what, extra={"reason": error.reason_name})
+    else:
+        _log.error("defect: %s", what, extra={"cause": type(error).__name__})

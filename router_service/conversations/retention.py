@@ -49,7 +49,7 @@ async def sweep(conversations: Conversations, seconds: float) -> bool:
             deleted += batch
             await asyncio.sleep(PAUSE_SECONDS)
     except IonError as error:
-        _log.warning("old sessions not deleted", extra={"reason": error.reason_name})
+        _log.info("old sessions not deleted", extra={"reason": error.reason_name})
         return False
     if deleted:
         _log.info("old sessions deleted", extra={"sessions": deleted})

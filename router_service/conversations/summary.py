@@ -18,7 +18,7 @@ from router_service.conversations.conversation import Conversations, Past, Turn
 from router_service.llm_client import LlmClient
 
 FOLDED_TURNS: Final = 8  # at least, at a time: each fold costs a model call
-MAX_UNDER_WAY: Final = 4
+MAX_UNDER_WAY: Final = 16
 REST_SECONDS: Final = 60.0  # of a session, after a summary that came to nothing
 MAX_RESTING: Final = 1000
 SUMMARY_SECONDS: Final = 20.0

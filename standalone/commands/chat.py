@@ -9,7 +9,7 @@ import typer
 from chassis.settings import stop
 from standalone import completion
 from standalone.commands.options import Json, NoColour, Target, Timeout, User
-from standalone.commands.running import clients, finish, run
+from standalone.commands.running import clients, failures_told, finish, run
 
 _EXAMPLES = (
     'Examples:  ion chat "I broke the build again"   |   ion chat --persona Elro   |   ion chat --session standup'
@@ -51,4 +51,5 @@ def chat(
         finish(run(say_once(opened, message, manner, is_new=is_new), as_json=as_json))
     from standalone.conversation import converse
 
-    converse(opened, manner, is_new=is_new)
+    with failures_told(as_json=as_json):
+        converse(opened, manner, is_new=is_new)

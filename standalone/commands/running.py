@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import typer
@@ -45,13 +45,24 @@ def clients(
 
 
 def run(work: Coroutine[Any, Any, T], *, as_json: bool) -> T:
-    """The outcome. A failure is told on standard error, and ends the command with exit status 1."""
+    """The outcome of it."""
+    with failures_told(as_json=as_json), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+@contextmanager
+def failures_told(*, as_json: bool) -> Iterator[None]:
+    """A failure inside is told on standard error and ends the command: with exit status 1, or 2 where it is for what it
+    was given."""
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(work)
+        yield
     except (IonError, CommandFailed) as error:
-        _tell(error, as_json=as_json)
+        from standalone import show
+
+        show.failure(error, as_json=as_json)
         raise typer.Exit(FAILED) from error
+    except UnicodeEncodeError:
+        stop("arguments must be text in UTF-8")
     except BrokenPipeError as error:
         sys.stderr.close()
         raise typer.Exit(FAILED) from error
@@ -73,9 +84,3 @@ def _stands_there(context: typer.Context, name: str) -> bool:
 
 def finish(ok: bool) -> NoReturn:
     raise typer.Exit(0 if ok else FAILED)
-
-
-def _tell(error: IonError | CommandFailed, *, as_json: bool) -> None:
-    from standalone import show
-
-    show.failure(error, as_json=as_json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+from contextlib import suppress
 from typing import Final
 
 import httpx
@@ -72,9 +73,8 @@ class Run:
 
     async def _forget(self) -> None:
         """Best effort: what is left is sessions that nobody knows."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(FORGET_SECONDS):
                 for session_id in filter(None, self._sessions):
-                    await self._called.forget(session_id)
-        except (TimeoutError, IonError, httpx.HTTPError):
-            pass
+                    with suppress(IonError, httpx.HTTPError):
+                        await self._called.forget(session_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -252,3 +253,18 @@ async def test_no_database_is_never_available() -> None:
                 raise AssertionError("a connection")
         assert caught.value.reason == Reason.REASON_DATABASE_UNAVAILABLE
     assert not database.available
+    async with aclosing(database.changes()) as changes:
+        assert not await anext(changes)
+
+
+async def test_it_tells_when_it_is_there(database: Database) -> None:
+    async with aclosing(database.changes()) as changes:
+        assert await anext(changes)
+    assert database.available
+
+
+async def test_process_ends_right_after_its_last_statement(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(20):
+        async with opened(database_url) as database, database.reading(soon()) as connection:
+            await connection.execute(text("SELECT 1"))
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from chassis import presence
 from chassis.database import Database
 from chassis.deadline import Deadline
 from chassis.errors import IonError
+from tests.chassis.silent_relay import silent_relay
 from tests.chassis.things import fails, is_there, names, opened, soon, things, write
 from tests.postgres import Postgres, postgres
 from tests.stack.harness import until
@@ -105,6 +107,31 @@ async def test_server_that_was_replaced_between_two_calls(
         await write(database, "after")  # on a new connection: the old one is tried first
         assert await names(database) == ["after", "before"]
     assert said() == []
+
+
+async def test_connections_that_lead_nowhere_are_all_given_up(
+    server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the first look: a second one is not to come in time."""
+    draws = chain([0.5], repeat(1e6))
+    monkeypatch.setattr(presence.random, "uniform", lambda low, high: next(draws))
+    url = server.new_database()
+    async with silent_relay(server.port) as relay:
+        url = url.replace(str(server.port), str(relay.port))
+        async with opened(url, things(tmp_path), timeout_seconds=LITTLE_SECONDS) as database:
+            await until(is_there(database))
+            together = asyncio.Barrier(4)
+            await asyncio.gather(*(meet(database, together) for _ in range(4)))
+            relay.silence()
+            await fails(database)
+            await until(is_there(database))
+            assert await names(database) == []
+
+
+async def meet(database: Database, together: asyncio.Barrier) -> None:
+    async with database.reading(soon()) as connection:
+        await connection.execute(text("SELECT 1"))
+        await together.wait()
 
 
 async def test_server_that_is_not_there_at_the_start(
@@ -215,6 +242,24 @@ async def test_file_that_another_process_writes_is_waited_for(tmp_path: Path, sa
         assert database.available
         assert await names(database) == ["after", "before"]
     assert said() == ["The database refuses"]
+
+
+async def test_writers_of_a_file_queue_in_the_order_they_come_and_hold_nothing_meanwhile(tmp_path: Path) -> None:
+    order: list[int] = []
+
+    async def write_number(number: int) -> None:
+        async with database.transaction(soon()) as connection:
+            order.append(number)
+            await connection.execute(text(f"INSERT INTO things (name) VALUES ('{number}')"))
+
+    async with opened(f"sqlite:///{tmp_path}/ion.db", things(tmp_path)) as database:
+        async with database.transaction(soon()):
+            writers = [asyncio.create_task(write_number(number)) for number in range(12)]
+            for _ in range(3):  # with a hop to another thread in each
+                await names(database)
+            assert database.pool.checked_out == 1
+        await asyncio.gather(*writers)
+    assert order == list(range(12))
 
 
 async def test_opening_never_waits(server: Postgres, tmp_path: Path) -> None:

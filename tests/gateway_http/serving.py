@@ -98,11 +98,13 @@ class Gateway:
 
 
 @asynccontextmanager
-async def routing(servicer: router_pb2_grpc.PersonaRouterServiceServicer) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to a server of the servicer."""
+async def routing(
+    servicer: router_pb2_grpc.PersonaRouterServiceServicer, states: health.aio.HealthServicer | None = None
+) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to a server of the servicer, whose health is what `states` say."""
     server = new_server(trust=EverybodyIsTrusted())
     router_pb2_grpc.add_PersonaRouterServiceServicer_to_server(servicer, server)
-    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    health_pb2_grpc.add_HealthServicer_to_server(states or health.aio.HealthServicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -132,11 +134,14 @@ async def serving(channel: grpc.aio.Channel, door: Door | None = None, **setting
 
 @asynccontextmanager
 async def gateway(
-    script: dict[str, Any], door: Door | None = None, **settings: Any
+    script: dict[str, Any],
+    door: Door | None = None,
+    states: health.aio.HealthServicer | None = None,
+    **settings: Any,
 ) -> AsyncIterator[tuple[Gateway, ScriptedRouter]]:
     """Both, for one script."""
     router = ScriptedRouter(script)
-    async with routing(router) as channel, serving(channel, door, **settings) as started:
+    async with routing(router, states) as channel, serving(channel, door, **settings) as started:
         yield started, router
 
 

@@ -154,7 +154,7 @@ async def test_a_cancellation_from_elsewhere_is_passed_on():
 class Doorkeeper:
     """Refuses with `error`, or lets in as `caller`; notes what it is shown and what it charges."""
 
-    def __init__(self, error: IonError | None = None) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         self.error = error
         self.shown: list[Shown] = []
         self.charged: list[tuple[Shown, str, int]] = []
@@ -226,6 +226,13 @@ async def test_who_is_not_let_in_gets_no_further(error, status, headers):
     assert set(answer) >= OWN
     assert (body["reason"], body["detail"]) == (error.reason_name, error.message)
     assert body["request_id"].encode() == answer[b"x-request-id"]
+
+
+async def test_a_door_that_is_broken_is_told_as_a_defect(caplog):
+    status, _, body = await whole_exchange(ok, [], "POST", "/chat", Doorkeeper(ValueError("secret")))
+    assert (status, body["reason"]) == (500, "INTERNAL")
+    assert "secret" not in str(body)
+    assert [record.message for record in caplog.records] == ["defect in the door"]
 
 
 @pytest.mark.parametrize(("error", "status", "headers"), REFUSALS)

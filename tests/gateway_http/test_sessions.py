@@ -136,6 +136,7 @@ async def test_an_export_is_a_line_a_turn(http, router):
     router.script["ExportSession"] = [router_pb2.ExportSessionResponse(turn=turn(number)) for number in (1, 2, 3)]
     response = await http.get("/sessions/s/export", headers={"X-User-Id": "u"})
     assert response.headers["content-type"] == "application/x-ndjson"
+    assert response.headers["cache-control"] == "no-store"
     lines = [httpx.Response(200, text=line).json() for line in response.text.splitlines()]
     assert lines == [message(1), message(2), message(3)]
     assert response.text.endswith("}\n")

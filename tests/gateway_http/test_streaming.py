@@ -219,7 +219,8 @@ async def test_a_client_that_leaves_while_it_does_not_read_ends_the_parts():
         finally:
             ended.set()
 
-    async with streaming(parts, LINES) as (http, server):
+    kept = parts()  # so that nothing but the stream closes it
+    async with streaming(lambda: kept, LINES) as (http, server):
         _, writer = await asyncio.open_connection("127.0.0.1", http.base_url.port)
         writer.transport.pause_reading()
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")

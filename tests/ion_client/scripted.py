@@ -14,8 +14,9 @@ from typing import Any, Self
 
 import grpc
 import grpc.aio
+from google.rpc import status_pb2
 
-from chassis.errors import IonError
+from chassis.errors import STATUS_DETAILS_KEY, IonError
 from chassis.server import new_server
 from ion.router.v1 import router_pb2, router_pb2_grpc
 
@@ -33,8 +34,8 @@ class Seen:
 
 
 class ScriptedRouter(router_pb2_grpc.PersonaRouterServiceServicer):
-    """Each call follows the next line of the script, or else is answered: an IonError fails it, a status code fails it
-    without a word of ION's; in a list, for a stream, they come after so many texts."""
+    """Each call follows the next line of the script, or else is answered: an IonError fails it, a status or its code
+    fails it without a word of ION's; in a list, for a stream, they come after so many texts."""
 
     def __init__(self) -> None:
         self.reset()
@@ -83,6 +84,9 @@ class ScriptedRouter(router_pb2_grpc.PersonaRouterServiceServicer):
             raise line
         if isinstance(line, grpc.StatusCode):
             await context.abort(line, "words of nobody's")
+        if isinstance(line, status_pb2.Status):
+            code = next(code for code in grpc.StatusCode if code.value[0] == line.code)
+            await context.abort(code, line.message, ((STATUS_DETAILS_KEY, line.SerializeToString()),))
 
 
 @asynccontextmanager
@@ -133,8 +137,8 @@ class Way:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._carry(reader, there_writer))
                 both.create_task(self._carry_back(there_reader, writer))
-        except* (ConnectionError, EOFError):
-            pass
+        except* (ConnectionError, EOFError, asyncio.CancelledError):
+            pass  # what ends it is no defect, and asyncio would log it as one
         finally:
             for end in (writer, there_writer):
                 end.transport.abort()

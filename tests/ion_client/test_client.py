@@ -174,6 +174,31 @@ async def test_sessions_of_more_than_a_page_come_one_after_the_other(ion, unique
     assert listed == sessions[::-1]
 
 
+async def test_any_session_id_names_its_own_session(ion, unique):
+    user = unique("reader")
+    for session in ("..", "a/b?c#d", "%2e", " "):
+        await ion.chat(MESSAGE, session_id=session, user_id=user)
+        assert (await ion.session(session, user_id=user)).session_id == session
+        await ion.delete_session(session, user_id=user)
+    assert [found async for found in ion.sessions(user_id=user)] == []
+
+
+async def test_what_would_ask_for_something_else_is_refused(ion):
+    for call in (ion.session, ion.delete_session, lambda name: anext(ion.turns(name))):
+        with pytest.raises(ValueError, match="session_id must not be empty"):
+            await call("")
+    for page_size in (0, 101):
+        with pytest.raises(ValueError, match="page_size must be 1 to 100"):
+            await anext(ion.sessions(page_size=page_size))
+
+
+@pytest.mark.parametrize("kind", ["sync http", "async http"], indirect=True)
+async def test_a_user_id_that_would_arrive_as_another_is_refused(ion):
+    for user in (" ann", "ann\n", "a\tb"):
+        with pytest.raises(ValueError, match="user_id must be printable"):
+            await ion.session("talk", user_id=user)
+
+
 async def test_a_closed_client_says_so(ion):
     await ion.personas()
     await ion.close()

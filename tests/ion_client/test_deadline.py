@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import suppress
 
 import pytest
 
 import ion_client
+from ion_client._http.watchdog import Watchdog
+from ion_client._retry import Deadline
 
 MESSAGE = "Why does this keep failing? I am so tired of it."
 PATIENCE_SECONDS = 15  # of the test; the call's own deadline is far below
@@ -43,28 +47,47 @@ async def test_a_stream_ends_at_its_deadline_with_what_has_come(ion, vertex, uni
     assert (raised.value.text, raised.value.reason) == ("Let us ", "DEADLINE_EXCEEDED")
 
 
-async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """An event stream that stays alive and says nothing."""
-    await reader.readuntil(b"\r\n\r\n")
-    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
-    try:
-        while not writer.is_closing():
-            writer.write(b": keep-alive\n\n")
-            await writer.drain()
-            await asyncio.sleep(0.02)
-    except ConnectionError:
-        pass
-    finally:
+def dripping(*, chunked: bool):
+    """A server whose answers go on, say nothing, and never end."""
+    length = b"transfer-encoding: chunked\r\n" if chunked else b""
+    drop = b"e\r\n: keep-alive\n\n\r\n" if chunked else b": keep-alive\n\n"
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n%b\r\n" % length)
+        with suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(drop)
+                await writer.drain()
+                await asyncio.sleep(0.02)
         writer.close()
+
+    return asyncio.start_server(drip, "127.0.0.1", 0)
 
 
 @pytest.mark.parametrize("kind", ["sync http", "async http"], indirect=True)
-async def test_heartbeats_do_not_keep_a_stream_beyond_its_deadline(scripted):
-    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_drops_of_an_answer_do_not_keep_a_call_beyond_its_deadline(scripted, chunked):
+    async with await dripping(chunked=chunked) as server:
         scripted.http = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with scripted.connect() as ion, asyncio.timeout(PATIENCE_SECONDS):
-            with pytest.raises(ion_client.DeadlineExceeded):
-                await ion.stream("hello", timeout_seconds=0.3).read()
+            for call in (ion.stream("hello", timeout_seconds=0.3).read(), ion.chat("hello", timeout_seconds=0.3)):
+                with pytest.raises(ion_client.DeadlineExceeded):
+                    await call
+
+
+def test_a_deadline_does_not_end_what_comes_after_its_call():
+    """Connections are used again."""
+    watchdog = Watchdog()
+    (reused, far), (late, other_far) = socket.socketpair(), socket.socketpair()
+    with reused, far, late, other_far:
+        with watchdog.until(Deadline.after(0.05), reused):
+            pass
+        with pytest.raises(ion_client.DeadlineExceeded), watchdog.until(Deadline.after(0.1), late):
+            assert other_far.recv(1) == b""  # the watchdog has come past both
+        reused.sendall(b"x")
+        assert far.recv(1) == b"x"
+    watchdog.close()
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 301, float("nan")])

@@ -106,7 +106,20 @@ async def test_an_answer_that_is_not_ions_is_told_so(kind, body):
                 assert raised.value.reason == "BAD_ANSWER"
 
 
-ROUTING = b'event: routing\ndata: {"persona_used":"Lua","resonance_key":"k","confidence":1,"metadata":{}}\n\n'
+METADATA = {
+    "tone": {
+        "primary": "calm",
+        "confidence": 1,
+        "secondary": None,
+        "secondary_confidence": 0,
+        "abstained": False,
+        "new": 1,
+    },
+    "intent": {"primary": "inquiry", "confidence": 1, "new": 1},
+    "rhythm": {"pace": "burst", "avg_length": 1, "punctuation_density": 0, "confidence": 1, "new": 1},
+}
+CHOSEN = {"persona_used": "Lua", "resonance_key": "k", "confidence": 1, "metadata": METADATA, "new": 1}
+ROUTING = f"event: routing\ndata: {json.dumps(CHOSEN)}\n\n".encode()
 DELTA = b'event: delta\ndata: {"text":"hi\xe2\x80\xa8"}\n\n'
 DONE = b'event: done\ndata: {"persona_used":"Lua","resonance_key":"k","confidence":1,"metadata":{"new":1},"more":2}\n\n'
 
@@ -118,7 +131,7 @@ async def test_a_newer_service_may_say_more_in_a_stream(kind):
         http = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with connected(kind, grpc="", http=http) as ion:
             reply = await ion.stream("hello").read()
-    assert reply.text == "hi\u2028"
+    assert (reply.text, reply.analysis.rhythm.pace) == ("hi\u2028", "burst")
 
 
 @pytest.mark.parametrize("kind", ["sync http", "async http"])

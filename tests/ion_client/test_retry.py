@@ -6,6 +6,7 @@ import asyncio
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 import ion_client
 from chassis.errors import IonError
@@ -220,3 +221,17 @@ async def test_a_status_without_a_reason_is_told_by_its_code_alone(scripted, cod
     assert raised.value.reason == code.name
     assert "nobody" not in str(raised.value)
     assert not raised.value.refused
+
+
+@pytest.mark.parametrize("kind", ["sync grpc", "async grpc"], indirect=True)
+async def test_a_reason_of_somebody_else_is_none_of_ions_and_when_to_come_again_still_counts(scripted):
+    status = status_pb2.Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message="words of nobody's")
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="RATE_LIMITED", domain="somebody"))
+    status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay={"nanos": 10_000_000}))
+    scripted.router.script.extend([status, status])
+    async with scripted.connect(max_retries=1) as ion:
+        with pytest.raises(ion_client.Unavailable) as raised:
+            await ion.chat("hello")
+    assert len(scripted.router.calls) == 2
+    assert (raised.value.reason, raised.value.refused) == ("UNAVAILABLE", False)
+    assert "nobody" not in str(raised.value)

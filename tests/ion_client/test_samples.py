@@ -11,7 +11,7 @@ import pytest
 
 from tests.stack.harness import ROOT
 
-SYNC = r"""Elro: .+ give Elro 0\.\d\d, which is 0\.\d\d ahead of \w+\.
+SYNC = r"""Riri: .+ give Riri 0\.\d\d, which is 0\.\d\d ahead of \w+\.
 Lua \(\d\.\d\d\): .+
 \w+: .+
 \[Generation\(model='[^']+', .+\)\]

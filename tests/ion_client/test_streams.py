@@ -87,12 +87,34 @@ async def test_cancelling_a_call_cancels_the_model_call(ion, vertex, unique, str
     assert len(vertex.calls) == 1
 
 
-async def test_closing_the_client_ends_what_is_under_way(ion, vertex, unique):
+async def test_closing_the_client_ends_a_stream_under_way(ion, vertex, unique):
     vertex.hang()
-    task = asyncio.create_task(ion.stream(unique(MESSAGE)).read())
+    async with ion.stream(unique(MESSAGE)) as stream:
+        task = asyncio.create_task(stream.read())
+        await vertex.wait_for_calls(1)
+        await ion.close()
+        with pytest.raises(ion_client.Cancelled):
+            await task
+    await vertex.wait_for_outcome("cancelled")
+    assert len(vertex.calls) == 1
+
+
+@pytest.mark.parametrize("kind", ["sync grpc", "async grpc", "async http"], indirect=True)
+async def test_closing_the_client_ends_a_call_under_way(ion, vertex, unique):
+    vertex.hang()
+    task = asyncio.create_task(ion.chat(unique(MESSAGE)))
     await vertex.wait_for_calls(1)
     await ion.close()
     with pytest.raises(ion_client.Cancelled):
         await task
     await vertex.wait_for_outcome("cancelled")
     assert len(vertex.calls) == 1
+
+
+async def test_a_sync_call_over_http_still_gets_its_answer_when_another_thread_closes_the_client(chain, vertex, unique):
+    vertex.hang()
+    with ion_client.connect(chain.url) as ion:
+        task = asyncio.create_task(asyncio.to_thread(ion.chat, unique(MESSAGE)))
+        await vertex.wait_for_calls(1)
+    vertex.release()
+    assert (await task).persona == "Lua"

@@ -1,10 +1,10 @@
-"""The router's servicer without a server, for tests that hold its parts in hand. It has no database."""
+"""The router's servicer without a server, for tests that hold its parts in hand."""
 
 from __future__ import annotations
 
 import grpc.aio
 
-from chassis.database import NoDatabase
+from chassis.database import Database, NoDatabase
 from router_service.analysis import Reader
 from router_service.conversations.memory import Memory
 from router_service.conversations.store import SqlConversations
@@ -17,9 +17,11 @@ from router_service.second_opinion import NoSecondOpinion
 from router_service.service import PersonaRouterServicer
 
 
-def servicer_of(channel: grpc.aio.Channel | None = None, *, store: PersonaStore | None = None) -> PersonaRouterServicer:
+def servicer_of(
+    channel: grpc.aio.Channel | None = None, *, store: PersonaStore | None = None, database: Database | None = None
+) -> PersonaRouterServicer:
     """`channel` leads to the LLM gateway; None for tests that do not call it."""
-    conversations = SqlConversations(NoDatabase())
+    conversations = SqlConversations(database or NoDatabase())
     return PersonaRouterServicer(
         store or PersonaStore(DEFAULT_DIRECTORY),
         Readings(Reader.load(), NoSecondOpinion()),

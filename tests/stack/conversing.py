@@ -27,7 +27,7 @@ class Session:
 
     async def chat(self, message: str, **fields: Any) -> router_pb2.ChatResponse:
         request = router_pb2.ChatRequest(message=message, session_id=self.session_id, user_id=self.user_id, **fields)
-        return await self.stub.Chat(request, timeout=30)
+        return await self.stub.Chat(request, timeout=60)
 
     async def is_kept(self) -> bool:
         """Whether a turn of it is stored."""
@@ -37,20 +37,20 @@ class Session:
         request = router_pb2.ChatStreamRequest(
             message=message, session_id=self.session_id, user_id=self.user_id, **fields
         )
-        return self.stub.ChatStream(request, timeout=30)
+        return self.stub.ChatStream(request, timeout=60)
 
     async def get(self) -> router_pb2.Session:
         request = router_pb2.GetSessionRequest(session_id=self.session_id, user_id=self.user_id)
-        return (await self.stub.GetSession(request, timeout=10)).session
+        return (await self.stub.GetSession(request, timeout=30)).session
 
     async def turns(self) -> list[router_pb2.Turn]:
         """All, oldest first."""
         request = router_pb2.ExportSessionRequest(session_id=self.session_id, user_id=self.user_id)
-        return [exported.turn async for exported in self.stub.ExportSession(request, timeout=10)]
+        return [exported.turn async for exported in self.stub.ExportSession(request, timeout=30)]
 
     async def delete(self) -> None:
         request = router_pb2.DeleteSessionRequest(session_id=self.session_id, user_id=self.user_id)
-        await self.stub.DeleteSession(request, timeout=10)
+        await self.stub.DeleteSession(request, timeout=30)
 
 
 @asynccontextmanager

@@ -21,7 +21,8 @@ from tests.stack.harness import SHAPES, Chain
 
 SERVICE_TOKEN = "a-token-that-services-share"
 PROMPT = llm_pb2.Prompt(contents=[llm_pb2.Content(role=llm_pb2.ROLE_USER, text="hello")])
-OFFLINE = {"ION_LLM_BACKEND": "offline"}
+# A busy machine is no reason to go on without the database.
+OFFLINE = {"ION_LLM_BACKEND": "offline", "ION_DATABASE_TIMEOUT_SECONDS": "30"}
 
 
 def guarded_env(shape: str, **more: str) -> dict[str, str]:
@@ -33,7 +34,7 @@ def guarded_env(shape: str, **more: str) -> dict[str, str]:
 @asynccontextmanager
 async def keys_in(folder: Path) -> AsyncIterator[KeyStore]:
     """The keys of processes that keep their state there."""
-    async with open_database(DatabaseSettings(state_dir=folder), [HISTORY]) as database:
+    async with open_database(DatabaseSettings(state_dir=folder, database_timeout_seconds=30), [HISTORY]) as database:
         yield KeyStore(database, timeout_seconds=30)
 
 

@@ -21,11 +21,8 @@ BEFORE = (
 )
 SHOWN = "I keep getting the same bug and I'm so tired of it!"
 REPLIES = {
-    SHOWN: "That sounds **really** draining. You have been at it for a while, and it makes sense to be tired.\n\n"
-    "Let us make it smaller together:\n\n"
-    "1. Write down the *last* input that broke it, just that one.\n"
-    "2. Change one thing, and only one.\n"
-    "3. Stop after twenty minutes and tell me what you saw. 🌊"
+    SHOWN: "That sounds **really** draining. Let us make it smaller together: write down the *last* input that broke "
+    "it, then change one thing, and only one."
 }
 WIDTH, HEIGHT = 1200, 800
 

@@ -176,7 +176,7 @@ def kept_session(kept: Kept, unique) -> Session:
 
 @asynccontextmanager
 async def nobody_writes(kept: Kept) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
-    """Until the block ends. Yields what says whether somebody waits for it."""
+    """Until the block ends. Yields what says whether somebody waits for its end."""
     connection = await asyncpg.connect(kept.url)
     try:
         async with connection.transaction():
@@ -193,8 +193,8 @@ async def nobody_writes(kept: Kept) -> AsyncIterator[Callable[[], Awaitable[bool
 async def test_a_stream_ends_once_its_turn_is_stored(kept, kept_session, vertex):
     assert (await kept_session.chat("My name is Mina.")).history == STORED
     vertex.pieces(["You are ", "Mina."])
-    call = kept_session.stream("Who am I?")
     async with nobody_writes(kept) as somebody_waits:
+        call = kept_session.stream("Who am I?")
         assert (await call.read()).HasField("routed")
         await read_text(call, "You are Mina.")
         rest = asyncio.ensure_future(Streamed.read(call))

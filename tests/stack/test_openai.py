@@ -108,6 +108,7 @@ async def test_parameters_reach_the_model_and_what_is_not_given_is_the_personas(
         temperature=0,
         top_p=0.5,
         stop=["END", "끝"],
+        reasoning_effort="minimal",
         response_format={
             "type": "json_schema",
             "json_schema": {"name": "mood", "schema": {"type": "object", "properties": {"mood": {"type": "string"}}}},
@@ -117,6 +118,7 @@ async def test_parameters_reach_the_model_and_what_is_not_given_is_the_personas(
     assert (config.temperature, config.top_p, list(config.stop_sequences)) == (0, 0.5, ["END", "끝"])
     assert config.max_output_tokens == 600
     assert config.response_mime_type == "application/json"
+    assert "thinking_config" in config
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
@@ -124,7 +126,9 @@ async def test_a_limit_of_tokens_is_the_models_and_an_answer_that_meets_it_says_
     vertex.finish(FinishReason.MAX_TOKENS)
     message = unique("hello")
     answer = await complete(message, **{name: 5})
-    assert vertex.calls[-1].request.generation_config.max_output_tokens == 5
+    config = vertex.calls[-1].request.generation_config
+    assert config.max_output_tokens == 5
+    assert "thinking_config" not in config
     assert answer.choices[0].finish_reason == "length"
     chunks = [chunk async for chunk in await complete(message, stream=True, **{name: 5})]
     assert chunks[-1].choices[0].finish_reason == "length"
@@ -394,7 +398,7 @@ Guarded = Callable[[str], Awaitable[openai.AsyncOpenAI]]
 async def guarded(_vertex: FakeVertex, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Guarded]:
     """A client with a new key of the tier, of a chain that lets nobody else in."""
     folder = str(tmp_path_factory.mktemp("state"))
-    limits = {"ION_RATE_LIMIT": "2/minute", "ION_RATE_LIMIT_TIERS": "pro=off", "ION_TOKEN_LIMIT_TIERS": "pro=40/minute"}
+    limits = {"ION_RATE_LIMIT": "2/day", "ION_RATE_LIMIT_TIERS": "pro=off", "ION_TOKEN_LIMIT_TIERS": "pro=40/day"}
     env = vertex_env({"us-central1": _vertex.endpoint}, ION_AUTH="api-key", ION_STATE_DIR=folder, **limits)
     async with (
         standalone(env) as chain,

@@ -37,7 +37,7 @@ def environment() -> dict[str, str]:
 def ion(*arguments: str, stdin: str = "", **env: str) -> CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("stdin", "stdout", "stderr")]
-        files[0].write_text(stdin, "utf-8")
+        files[0].write_bytes(stdin.encode("utf-8", "surrogateescape"))
         process = _FORKS.Process(target=_main, args=(arguments, environment() | {"COLUMNS": "200"} | env, files))
         process.start()
         process.join(SECONDS)

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from chassis.errors import IonError
-from chassis.server import new_server
+from chassis.server import add_port, new_server
+from chassis.settings import Bind
+from chassis.transport import PLAIN, Transport
 from ion.error.v1.reason_pb2 import Reason
 from ion.router.v1 import router_pb2, router_pb2_grpc
 
@@ -66,11 +68,11 @@ Router.__abstractmethods__ = frozenset()
 
 
 @asynccontextmanager
-async def listening(router: Router) -> AsyncIterator[str]:
+async def listening(router: Router, transport: Transport = PLAIN) -> AsyncIterator[str]:
     """Its gRPC target."""
     server = new_server()
     router_pb2_grpc.add_PersonaRouterServiceServicer_to_server(router, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = add_port(server, Bind("127.0.0.1", 0), "ION_ROUTER_BIND", transport)
     await server.start()
     try:
         yield f"127.0.0.1:{port}"

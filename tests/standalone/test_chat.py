@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -85,13 +86,23 @@ async def test_an_apology_names_who_apologised_and_is_exit_status_1():
     assert out == f"{WHO}Sorry.\n Nana  error-fallback-statement  0.00\n  It could not.\n"
 
 
-async def test_an_interrupt_cancels_the_call():
+async def test_an_interrupt_cancels_the_call_and_is_exit_status_130():
     router = Router(ROUTED, text("half a sen"), asyncio.Event())
     async with chatting(router, "hello") as process:
         await process.stdout.readexactly(len(f"{WHO}half a sen".encode()))
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         await router.cancelled.wait()
-        assert (await outcome(process))[0] != 0
+        assert (await outcome(process))[0] == 130
+
+
+async def test_a_key_is_shown_to_a_server(monkeypatch):
+    monkeypatch.setitem(TERMINAL, "ION_API_KEY", "hunter2")
+    router = Router(ROUTED, text("Yes."), done())
+    async with chatting(router, "hello", "--user", "ann") as process:
+        _, out, err = await outcome(process)
+    assert router.metadata[0]["authorization"] == "Bearer hunter2"
+    assert router.requests[0].user_id == "ann"
+    assert "hunter2" not in out + err
 
 
 @pytest.mark.parametrize("env", [{}, TERMINAL], ids=["piped", "terminal"])

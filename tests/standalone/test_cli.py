@@ -191,11 +191,77 @@ def test_config_lists_values_and_defaults_and_hides_secrets():
     ]
 
 
-@pytest.mark.parametrize("command", ["serve", "chat", "route", "personas", "health", "config"])
+COMMANDS = [
+    *("serve", "chat", "route", "eval", "health", "config", "load"),
+    *("sessions", "sessions show", "sessions export", "sessions delete"),
+    *("keys", "keys create", "keys list", "keys revoke"),
+    *("personas", "personas import", "personas export"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_examples(command):
-    done = ion(command, "--help")
+    done = ion(*command.split(), "--help")
     assert done.returncode == 0
-    assert f"ion {command}" in done.stdout.split("Example")[1]
+    assert f"ion {command}" in " ".join(done.stdout.split()).split("Example")[1]
+
+
+def test_help_lists_all_commands_and_says_what_exit_statuses_mean():
+    shown = ion("--help").stdout
+    assert {command.split()[0] for command in COMMANDS} == set(re.findall(r"^  (\w+) {2,}\w", shown, re.M)) - {"--help"}
+    assert re.search(r"Exit status: 0 .+; 1 .+; 2 .+; 130 ", " ".join(shown.split()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [(["chat", " "], "MESSAGE_BLANK"), (["chat", "hi", "--persona", "Bob"], "PERSONA_NOT_FOUND")],
+)
+def test_a_failure_is_json_where_answers_are(arguments, reason):
+    done = ion(*arguments, "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    ((told),) = jsons(done.stderr)
+    assert told["error"].keys() == {"reason", "message", "retryable"}
+    assert (told["error"]["reason"], told["error"]["retryable"]) == (reason, False)
+
+
+@pytest.mark.parametrize("arguments", [["chat", "\udcff"], ["chat", "--session", "\udcff"], ["route", "\udcff"]])
+def test_bytes_that_are_no_text_are_bad_usage(arguments):
+    done = ion(*arguments)
+    assert (done.returncode, done.stderr) == (2, "ion: arguments must be text in UTF-8\n")
+
+
+def test_bytes_that_are_no_text_do_not_end_a_conversation():
+    done = ion("chat", "--no-session", stdin="\udcff\nhello\n")
+    assert done.returncode == 0
+    assert done.stdout.count("(offline reply") == 2
+
+
+def test_a_terminal_without_all_letters_gets_those_it_has():
+    done = subprocess.run(
+        [sys.executable, "-m", "standalone", "chat", "hello"],
+        cwd=ROOT,
+        env=environment() | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"? Riri  calm-")
+
+
+def test_a_key_is_hidden_and_must_fit_a_header():
+    rows = jsons(ion("config", "--json", ION_API_KEY="hunter2").stdout)
+    assert [row["value"] for row in rows if row["variable"] == "ION_API_KEY"] == ["(hidden)"]
+    for key in ("hunter 2", "비밀"):
+        done = ion("chat", "hi", "--server", "127.0.0.1:1", ION_API_KEY=key)
+        assert done.returncode == 2
+        assert done.stderr.startswith("ion: ION_API_KEY=(hidden): must be")
+
+
+def test_config_lists_each_setting_once():
+    variables = [row["variable"] for row in jsons(ion("config", "--json").stdout)]
+    assert len(variables) == len(set(variables))
+    assert {"ION_API_KEY", "DATABASE_URL", "ION_AUTH", "ION_SERVICE_TOKEN", "ION_STATE_DIR"} <= set(variables)
 
 
 def test_health_of_nobody_is_exit_status_1():

@@ -26,7 +26,7 @@ async def test_a_key_opens_what_is_locked_until_it_is_revoked(tmp_path):
     key = (await command("keys", "create", "ci", **state)).stdout.strip()
     revoked = jsons((await command("keys", "create", "old", "--json", **state)).stdout)[0]
     await command("keys", "revoke", revoked["id"], **state)
-    async with running({"ION_AUTH": "api-key"} | state) as chain:
+    async with running({"ION_AUTH": "api-key", "ION_RATE_LIMIT": "off"} | state) as chain:
         statuses = [
             (await chain.http.post("/chat", json={"message": "hello"}, headers={"X-API-Key": shown})).status_code
             for shown in (key, revoked["key"], "ion_nonsense")
@@ -34,11 +34,16 @@ async def test_a_key_opens_what_is_locked_until_it_is_revoked(tmp_path):
         later = (await command("keys", "create", "later", **state)).stdout.strip()
         said = await command("chat", "--json", "--server", chain.router, "hello", ION_API_KEY=later)
         refused = await asyncio.to_thread(ion, "chat", "--json", "--server", chain.router, "hello", ION_API_KEY="wrong")
+        loads = [
+            jsons((await asyncio.to_thread(ion, "load", chain.url, "--seconds", "0.1", "--json", **shown)).stdout)[0]
+            for shown in ({"ION_API_KEY": key}, {})
+        ]
     assert statuses == [200, 401, 401]
     assert jsons(said.stdout)[0]["metadata"]["llm"]
     assert refused.returncode == 1
     (told,) = jsons(refused.stderr)
     assert told["error"]["reason"] == "UNAUTHENTICATED"
+    assert [load["errors"].keys() for load in loads] == [set(), {"UNAUTHENTICATED"}]
     assert "wrong" not in refused.stdout + refused.stderr
 
 

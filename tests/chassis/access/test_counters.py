@@ -122,8 +122,16 @@ async def until_shared(counters: SharedCounters) -> None:
     await until(is_shared)
 
 
-async def test_a_redis_that_is_always_late_is_not_found_again(server, lines):
-    """A look has to be answered in the time that calls give it, else they would come and go for ever."""
+async def test_a_redis_that_is_too_late_for_calls_is_not_found(server):
+    """Though it answers looks: else it would come and go for ever."""
+    counters = await SharedCounters.open(server.connection_url, wait_seconds=1e-6)
+    assert not counters.connected
+    await counters._look()
+    assert not counters.connected
+    await counters.close()
+
+
+async def test_a_redis_that_is_late_is_found_again_when_it_is_in_time(server, lines):
     async with held_redis(server) as held:
         counters = await SharedCounters.open(held.url, wait_seconds=0.2)
         held.hold()

@@ -45,7 +45,13 @@ async def test_without_authentication_and_limits_there_is_no_door_and_no_databas
 async def test_a_key_comes_in_however_it_is_shown(tmp_path):
     async with entrance(tmp_path, auth="api-key") as opened:
         info, key = await KeyStore(opened.database, timeout_seconds=30).create("a robot", "pro")
-        for shown in (Shown(f"Bearer {key}"), Shown(f"bearer  {key} "), Shown("", key), Shown("Basic eDp5", key)):
+        for shown in (
+            Shown(f"Bearer {key}"),
+            Shown(f"bearer  {key} "),
+            Shown("", key),
+            Shown("Basic eDp5", key),
+            Shown(f"Bearer {key}", "x"),
+        ):
             admitted = await opened.door.admit(shown)
             assert admitted.caller == Caller(f"key:{info.id}", "pro")
             assert admitted.headers["RateLimit-Limit"] == "30"

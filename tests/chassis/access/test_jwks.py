@@ -110,6 +110,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 async def test_a_file_is_followed_and_a_bad_one_changes_nothing(tmp_path: Path, clock, caplog):
+    caplog.set_level("INFO", logger=jwks.__name__)
     path = tmp_path / "jwks.json"
     write(path, key_set(FIRST))
     keys = FileKeys(path, clock=clock)
@@ -118,6 +119,9 @@ async def test_a_file_is_followed_and_a_bad_one_changes_nothing(tmp_path: Path, 
     clock.seconds += 1.0
     assert await keys.find("second", "ES256")
     assert await keys.find("first", "ES256") is None
+    clock.seconds += 1.0
+    assert await keys.find("second", "ES256")
+    assert len([record for record in caplog.records if "have changed" in record.message]) == 1
     for data in (b"not json", None):
         write(path, data) if data else path.unlink()
         clock.seconds += 1.0

@@ -129,6 +129,21 @@ async def test_other_algorithms_of_the_same_key(verifier, algorithm):
     assert await verifier.verify(jwt.encode(claims, RS.private, algorithm, {"kid": "rs"})) is None
 
 
+async def test_other_algorithms_do_not_even_have_keys_looked_for():
+    """Which might be a fetch."""
+
+    class Source:
+        async def find(self, kid, algorithm):
+            raise AssertionError
+
+        async def close(self):
+            """Holds nothing."""
+
+    verifier = JwtVerifier(Source(), issuer=ISSUER, audience=AUDIENCE)
+    assert await verifier.verify(_hmac_token({"alg": "HS256", "kid": "x"}, {"sub": "a"}, b"secret")) is None
+    assert await verifier.verify(_hmac_token({"alg": "none", "kid": "x"}, {"sub": "a"}, b"secret")) is None
+
+
 async def test_a_key_is_not_taken_for_the_other_type(verifier):
     assert await verifier.verify(ES.sign(headers={"kid": "rs"})) is None
     assert await verifier.verify(RS.sign(headers={"kid": "es"})) is None

@@ -12,6 +12,7 @@ from chassis.access.key_cache import KeyCache
 from chassis.access.keys import ApiKey, KeyInfo, StoredKey
 from chassis.errors import IonError
 from ion.error.v1.reason_pb2 import Reason
+from tests.stack.harness import until
 
 KEY = ApiKey.new()
 STORED = StoredKey(KeyInfo(KEY.id, "test", "", datetime.now(UTC)), KEY.secret_hash)
@@ -113,6 +114,34 @@ async def test_calls_at_the_same_time_ask_once_and_any_of_them_may_leave(cache, 
     assert await asyncio.gather(*others) == [STORED] * 4
     assert database.asked == [KEY.id]
     assert first.cancelled()
+
+
+async def test_guesses_take_no_more_than_their_share_of_the_database(cache, database):
+    await cache.find(KEY.id)
+    database.seconds = 11.0
+    database.answers.clear()
+    guesses = [asyncio.create_task(cache.find(f"guess {number}")) for number in range(50)]
+    known = asyncio.create_task(cache.find(KEY.id))
+    await until(lambda: _has_asked(database, KEY.id, times=2))
+    assert len(database.asked) == 2 + key_cache.STRANGERS
+    database.answers.set()
+    assert await known is STORED
+    assert await asyncio.gather(*guesses) == [None] * 50
+
+
+async def _has_asked(database: Database, key_id: str, *, times: int) -> bool:
+    return database.asked.count(key_id) == times
+
+
+async def test_too_many_guesses_at_once_are_refused(cache, database, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(key_cache, "MAX_STRANGERS_WAITING", 10)
+    database.answers.clear()
+    guesses = [asyncio.create_task(cache.find(f"guess {number}")) for number in range(12)]
+    refused, _ = await asyncio.wait(guesses, return_when=asyncio.FIRST_COMPLETED)
+    assert {task.exception().reason for task in refused} == {Reason.REASON_OVERLOADED}
+    database.answers.set()
+    answers = await asyncio.gather(*guesses, return_exceptions=True)
+    assert answers.count(None) == 12 - len(refused)
 
 
 async def test_the_cache_forgets_the_oldest_beyond_its_size(cache, database, monkeypatch: pytest.MonkeyPatch):
