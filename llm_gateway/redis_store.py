@@ -111,6 +111,7 @@ class RedisStore:
         self._sender: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._said_refused = False
+        self._is_closing = False
         self.connected = True  # until the first look says otherwise: so that an absence is said
         self.refusals = 0  # commands that Redis answered with an error
         self.late = 0  # commands that were not waited for any longer
@@ -166,6 +167,7 @@ class RedisStore:
         if self._sender is not None:
             await asyncio.wait((self._sender,), timeout=self._wait_seconds)
         self.connected = False
+        self._is_closing = True  # a cluster's client may answer a cancellation with an error of its own
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -219,7 +221,7 @@ class RedisStore:
 
     async def _keep_looking(self) -> None:
         pause = FIRST_PAUSE_SECONDS
-        while True:
+        while not self._is_closing:
             await asyncio.sleep(LOOK_SECONDS if self.connected else pause * random.uniform(0.5, 1.0))
             pause = FIRST_PAUSE_SECONDS if self.connected else min(2 * pause, LONGEST_PAUSE_SECONDS)
             await self._look()

@@ -47,6 +47,7 @@ class Rule:
 _TRY_LATER: Final = Rule(HTTPStatus.SERVICE_UNAVAILABLE, SERVER)
 _RULES: Final[dict[int, Rule]] = {
     Reason.REASON_UNAUTHENTICATED: Rule(HTTPStatus.UNAUTHORIZED, AUTHENTICATION, "invalid_api_key"),
+    Reason.REASON_PERMISSION_DENIED: Rule(HTTPStatus.FORBIDDEN, INVALID),
     Reason.REASON_RATE_LIMITED: Rule(HTTPStatus.TOO_MANY_REQUESTS, RATE_LIMIT, "rate_limit_exceeded"),
     Reason.REASON_PERSONA_NOT_FOUND: Rule(HTTPStatus.NOT_FOUND, INVALID, "model_not_found", "model"),
     Reason.REASON_PROMPT_TOO_LARGE: Rule(HTTPStatus.BAD_REQUEST, INVALID, "context_length_exceeded", "messages"),

@@ -14,6 +14,15 @@ export function confirmed({ title, text, action }) {
   ]);
 }
 
+/** Says something that must not be missed. */
+export function told(text) {
+  return ask((close) => [
+    el("h2", { id: "question" }, text),
+    el("div", { class: "choices" },
+      el("button", { type: "button", class: "primary", autofocus: true, onclick: () => close() }, () => t().close)),
+  ]);
+}
+
 /** Resolves to the key, or false. */
 export function askedForKey({ refused }) {
   return ask((close) => {

@@ -22,8 +22,22 @@ function fill(node, attributes, children) {
     else if (typeof value === "function") bind(node, () => setAttribute(node, name, value()));
     else setAttribute(node, name, value);
   }
-  node.append(...children.flat().filter((child) => child != null && child !== false).map(asNode));
+  append(node, ...children);
   return node;
+}
+
+/** Children as `el` takes them, after those that are there. */
+export function append(node, ...children) {
+  node.append(...nodesOf(children));
+}
+
+/** Children as `el` takes them, instead of those that are there. */
+export function replaceChildren(node, ...children) {
+  node.replaceChildren(...nodesOf(children));
+}
+
+function nodesOf(children) {
+  return children.flat().filter((child) => child != null && child !== false).map(asNode);
 }
 
 function asNode(child) {

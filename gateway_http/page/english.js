@@ -21,6 +21,7 @@ export default {
   deleteConsequence: (title) => `“${title}” and everything in it will be gone for good.`,
   deleted: "Conversation deleted.",
   cancel: "Cancel",
+  close: "Close",
   turns: (count) => `${count} ${count === 1 ? "turn" : "turns"}`,
   darkTheme: "Dark colours",
   lightTheme: "Light colours",

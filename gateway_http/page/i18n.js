@@ -24,6 +24,9 @@ export function word(table, name) {
   return Object.hasOwn(t()[table], name) ? t()[table][name] : null;
 }
 
+/** What to say of a failure: in the page's words, or else the server's. */
+export const sentenceOf = ({ reason, message }) => word("errors", reason) ?? message;
+
 /** A tone, pace or intent. */
 export const label = (name) => word("labels", name) ?? name.replaceAll("_", " ");
 

@@ -21,6 +21,7 @@ export default {
   deleteConsequence: (title) => `“${title}” 대화의 모든 내용이 완전히 지워집니다.`,
   deleted: "대화를 삭제했어요.",
   cancel: "취소",
+  close: "닫기",
   turns: (count) => `${count}번 주고받음`,
   darkTheme: "어두운 화면",
   lightTheme: "밝은 화면",

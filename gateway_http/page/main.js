@@ -5,7 +5,7 @@ import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { askedForKey } from "./dialogs.js";
 import { bind, el, iconButton, icon, refresh } from "./dom.js";
-import { t, translatePage, word } from "./i18n.js";
+import { sentenceOf, t, translatePage } from "./i18n.js";
 import { learn, names } from "./personas.js";
 import { followEnd } from "./scrolling.js";
 import { Sessions, addressOf, idIn, save } from "./sessions.js";
@@ -22,11 +22,7 @@ let current;
 
 onUnauthenticated(oneKeyDialog());
 setUpSidebar();
-const sessions = new Sessions(byId("sessions"), (id) => {
-  running.get(id)?.stop();
-  if (current.id === id) startNew();
-  byId("new").focus();
-});
+const sessions = new Sessions(byId("sessions"), { deleting: (id) => running.get(id)?.stop(), deleted });
 const composer = new Composer(byId("composer"), { send, stop: () => current.stop() });
 translatePage();
 setUpBar();
@@ -81,6 +77,11 @@ function startNew() {
   composer.focus();
 }
 
+function deleted(id) {
+  if (current.id === id) startNew();
+  byId("new").focus();
+}
+
 /** A stored conversation, one that is still being answered, or a new one. */
 async function open(id) {
   if (id !== null && current?.id === id) return;
@@ -97,7 +98,7 @@ async function load(conversation) {
   try {
     await conversation.load();
   } catch (error) {
-    const says = () => word("errors", error.reason) ?? error.message;
+    const says = () => sentenceOf(error);
     if (current === conversation) view.replaceChildren(el("p", { class: "loading", role: "alert" }, says));
     return;
   }

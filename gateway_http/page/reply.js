@@ -2,8 +2,8 @@
 
 import { announce } from "./announce.js";
 import { ApiError } from "./api.js";
-import { el, icon, iconButton } from "./dom.js";
-import { duration, languageOf, percent, t, word } from "./i18n.js";
+import { append, el, icon, iconButton, replaceChildren } from "./dom.js";
+import { duration, languageOf, percent, sentenceOf, t, word } from "./i18n.js";
 import { renderMarkdown } from "./markdown.js";
 import { avatar, nameOf, roleOf, tint } from "./personas.js";
 import { keyPart, modelPart, readingPart, scoresPart, spentPart, timesPart, unfolding } from "./why.js";
@@ -37,7 +37,7 @@ export class Reply {
     made.#name(persona, confidence);
     made.#write(reply);
     made.#unfold(persona, null, keyPart(key), model && modelPart(model));
-    made.#foot.append(made.#copyButton());
+    append(made.#foot, made.#copyButton());
     made.#end();
     return made;
   }
@@ -82,7 +82,7 @@ export class Reply {
     this.#draw();
     if (!this.#persona) this.#withoutPersona();
     const told = error instanceof ApiError ? error : new ApiError({ reason: "BROKEN_OFF" });
-    const says = () => word("errors", told.reason) ?? told.message;
+    const says = () => sentenceOf(told);
     const request = told.requestId && el("span", { class: "request" }, () => `${t().requestId} ${told.requestId}`);
     this.#notice("error", says, told.retryable && this.#retryButton(told.retryAfterSeconds), request);
     this.#end();
@@ -96,7 +96,8 @@ export class Reply {
     this.#face.replaceWith(face);
     this.#face = face;
     const title = () => (pinned ? t().whyAsked : null);
-    this.#head.replaceChildren(
+    replaceChildren(
+      this.#head,
       el("h2", {}, () => nameOf(persona)),
       el("span", { class: "role" }, () => roleOf(persona)),
       confidence > 0 && el("span", { class: "match", title }, () => t().match(percent(confidence))),
@@ -131,7 +132,8 @@ export class Reply {
   #tellHowItCame(llm, { firstMs, wholeMs }) {
     this.#panel?.append(spentPart(llm));
     const took = () => duration(firstMs ?? wholeMs);
-    this.#foot.append(
+    append(
+      this.#foot,
       el("span", { class: `cache ${llm.cache}` }, () => word("cache", llm.cache) ?? llm.cache),
       el("span", { class: "took", title: () => t().firstToken }, took),
       this.#copyButton());

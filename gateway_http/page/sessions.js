@@ -2,9 +2,9 @@
 
 import { announce } from "./announce.js";
 import { deleteSession, exportSession, listSessions } from "./api.js";
-import { confirmed } from "./dialogs.js";
+import { confirmed, told } from "./dialogs.js";
 import { el, iconButton } from "./dom.js";
-import { ago, t } from "./i18n.js";
+import { ago, sentenceOf, t } from "./i18n.js";
 import { avatar } from "./personas.js";
 
 export const addressOf = (id) => `#c=${encodeURIComponent(id)}`;
@@ -15,17 +15,15 @@ export function idIn(hash) {
 }
 
 export class Sessions {
-  #node;
   #list = el("ul");
   #note = el("p", { class: "note" });
   #more = el("div", { class: "more" });
   #open = null;
-  #deleted;
+  #on;
 
-  /** `deleted(id)` is called after a conversation is gone. */
-  constructor(node, deleted) {
-    this.#node = node;
-    this.#deleted = deleted;
+  /** `on.deleting(id)` is called before a conversation goes, `on.deleted(id)` when it is gone. */
+  constructor(node, on) {
+    this.#on = on;
     node.append(el("h2", {}, () => t().conversations), this.#list, this.#more, this.#note);
   }
 
@@ -79,13 +77,14 @@ export class Sessions {
   async delete(id, title) {
     const action = () => t().delete;
     if (!(await confirmed({ title: () => t().deleteQuestion, text: () => t().deleteConsequence(title), action }))) return;
+    this.#on.deleting(id);
     try {
       await deleteSession(id);
     } catch (error) {
-      if (error.status !== 404) return this.#tell(() => t().conversationsAway); // 404: gone already
+      if (error.status !== 404) return told(sentenceOf(error)); // 404: gone already
     }
     announce(t().deleted);
-    this.#deleted(id);
+    this.#on.deleted(id);
     await this.refresh();
   }
 }
@@ -95,9 +94,15 @@ function mark(link, open) {
   else link.removeAttribute("aria-current");
 }
 
-/** Downloads the conversation, one turn a line. */
+/** Downloads the conversation, one turn a line; says so where that cannot be. */
 export async function save(id) {
-  const address = URL.createObjectURL(await exportSession(id));
+  let turns;
+  try {
+    turns = await exportSession(id);
+  } catch (error) {
+    return told(sentenceOf(error));
+  }
+  const address = URL.createObjectURL(turns);
   el("a", { href: address, download: `ion-${id}.jsonl` }).click();
   setTimeout(() => URL.revokeObjectURL(address), 10_000); // not before the browser has begun to read
 }

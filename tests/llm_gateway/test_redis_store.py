@@ -337,6 +337,21 @@ async def test_closing_while_commands_are_under_way_leaves_nothing(server, redis
     assert complaints == []
 
 
+async def test_a_look_that_loses_its_cancellation_does_not_hold_up_the_close(server, monkeypatch):
+    store = await RedisStore.open(server.connection_url)
+    looking = asyncio.Event()
+
+    async def look() -> None:
+        looking.set()
+        with suppress(asyncio.CancelledError):  # as a cluster's client may where a node fails at that moment
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr(store, "_look", look)
+    async with asyncio.timeout(10):
+        await looking.wait()
+        await store.close()
+
+
 async def test_what_was_sent_before_closing_still_arrives(server, redis):
     store = await RedisStore.open(server.connection_url, wait_seconds=PATIENT_SECONDS)
     for number in range(3):

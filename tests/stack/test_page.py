@@ -163,6 +163,24 @@ async def test_conversations_are_listed_opened_and_deleted(chat: ChatPage, uniqu
     await expect(chat.page.locator(".welcome")).to_be_visible()
 
 
+async def test_long_lists_come_in_pages(chat: ChatPage, ion: Chain, unique: Callable[[str], str]) -> None:
+    user, message = await chat.page.evaluate("localStorage.getItem('ion.user')"), unique(TIRED)
+    for number in range(51):
+        await ion.chat(f"{message} {number}", user_id=user, session_id="long", persona="Riri")
+    for number in range(30):
+        await ion.chat(message, user_id=user, session_id=f"short-{number}")
+    await chat.page.goto(f"{ion.url}/#c=long")
+    await expect(chat.page.locator(".said")).to_have_count(50)
+    await chat.button("Show earlier messages").click()
+    await expect(chat.page.locator(".said p")).to_have_text([f"{message} {number}" for number in range(51)])
+    await expect(chat.button("Show earlier messages")).to_have_count(0)
+    await chat.page.reload()
+    await expect(chat.sessions).to_have_count(30)
+    await chat.button("Show more").click()
+    await expect(chat.sessions).to_have_count(31)
+    await expect(chat.sessions.last.locator("[aria-current]")).to_be_attached()
+
+
 async def test_another_user_sees_none_of_it(
     chat: ChatPage, browser: Browser, ion: Chain, unique: Callable[[str], str]
 ) -> None:
@@ -200,7 +218,7 @@ async def test_apology_and_error_are_told_apart(
     vertex.empty()
     await chat.type(unique(CODE))
     await expect(chat.reply.locator(".notice.warning")).to_contain_text("only an apology")
-    await expect(chat.reply.get_by_role("heading", name="Nana")).to_be_visible()
+    await expect(chat.reply.locator(".head")).to_have_text("Nanateam coordination")
 
     vertex.reset()
     vertex.pieces(["Once ", "upon ", "a time."])
@@ -215,6 +233,13 @@ async def test_apology_and_error_are_told_apart(
     await expect(chat.text).to_have_text("Once upon a time.")
     await expect(chat.page.locator(".notice")).to_have_count(0)
     await expect(chat.page.locator(".said")).to_have_count(1)
+
+
+async def test_needs_nothing_that_only_https_has(chat: ChatPage, unique: Callable[[str], str]) -> None:
+    await chat.page.add_init_script("delete Navigator.prototype.clipboard; delete Crypto.prototype.randomUUID")
+    await chat.page.reload()
+    await chat.say(unique(TIRED))
+    await expect(chat.reply.locator(".foot")).to_have_text(re.compile(r"^Why Lua\?Newly written[\d.]+ m?s$"))
 
 
 async def test_replies_are_text_and_a_little_markdown(

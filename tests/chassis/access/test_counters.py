@@ -160,6 +160,23 @@ async def test_a_redis_that_refuses_to_count_is_away(server, lines):
     await counters.close()
 
 
+async def test_closing_ends_a_look_that_answers_its_cancellation_with_an_error():
+    """As the client of a cluster does whose node fails at that moment."""
+    counters = await SharedCounters.open(f"redis://127.0.0.1:{free_port()}", wait_seconds=PATIENT_SECONDS)
+    looking = asyncio.Event()
+
+    async def ping() -> None:
+        looking.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionError from None
+
+    counters._ping = ping
+    await asyncio.wait_for(looking.wait(), 5)
+    await asyncio.wait_for(counters.close(), 5)
+
+
 async def test_many_calls_at_once_are_all_counted(counters):
     await asyncio.gather(*(count(counters) for _ in range(300)))
     assert counters.connected

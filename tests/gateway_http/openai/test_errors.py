@@ -18,6 +18,7 @@ INVALID, SERVER = "invalid_request_error", "server_error"
 # Status, type, code, and whether the client is to try again: None leaves it to the client.
 ANSWERS = {
     "UNAUTHENTICATED": (401, "authentication_error", "invalid_api_key", None),
+    "PERMISSION_DENIED": (403, INVALID, "permission_denied", None),
     "RATE_LIMITED": (429, "rate_limit_error", "rate_limit_exceeded", True),
     "PERSONA_NOT_FOUND": (404, INVALID, "model_not_found", None),
     "INVALID_FIELD": (400, INVALID, "invalid_value", None),
