@@ -163,6 +163,19 @@ async def test_conversations_are_listed_opened_and_deleted(chat: ChatPage, uniqu
     await expect(chat.page.locator(".welcome")).to_be_visible()
 
 
+async def test_conversation_that_is_gone_already(chat: ChatPage, ion: Chain, unique: Callable[[str], str]) -> None:
+    await chat.say(unique(TIRED))
+    user, session = await chat.page.evaluate("localStorage.getItem('ion.user')"), chat.page.url.rpartition("=")[2]
+    await ion.http.delete(f"/sessions/{session}", headers={"X-User-Id": user})
+    await chat.button("Export").click()
+    dialog = chat.page.get_by_role("dialog", name="This conversation is not there any more.")
+    await chat.button("Close", dialog).click()
+    await chat.button("Delete").click()
+    await chat.button("Delete", chat.page.get_by_role("dialog")).click()
+    await expect(chat.sessions).to_have_count(0)
+    await expect(chat.page.locator(".welcome")).to_be_visible()
+
+
 async def test_long_lists_come_in_pages(chat: ChatPage, ion: Chain, unique: Callable[[str], str]) -> None:
     user, message = await chat.page.evaluate("localStorage.getItem('ion.user')"), unique(TIRED)
     for number in range(51):

@@ -85,6 +85,9 @@ async def test_a_database_that_is_away_is_tried_again(database, monkeypatch, cap
     assert [record.reason for record in caplog.records] == ["DATABASE_UNAVAILABLE"]
     await use(database, "old", 8)
     async with sweeping(conversations, retention_days=7):
+        async with asyncio.timeout(20):
+            while len(caplog.records) < 2:
+                await asyncio.sleep(0.001)
         conversations._database = database
         await until_left(database, set())
 

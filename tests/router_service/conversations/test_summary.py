@@ -244,7 +244,8 @@ async def test_a_session_that_is_deleted_meanwhile_is_no_failure(conversations, 
     assert await recall(conversations) == Past()
 
 
-async def test_at_the_end_what_is_under_way_is_cancelled(conversations, notes):
+async def test_at_the_end_what_is_under_way_is_cancelled(conversations, notes, caplog):
+    caplog.set_level(logging.INFO, "router_service")
     notes.may_answer.clear()
     async with summaries_of(notes, conversations) as summaries:
         summaries.consider(OWNER, await talk(conversations, DUE))
@@ -252,6 +253,7 @@ async def test_at_the_end_what_is_under_way_is_cancelled(conversations, notes):
             while not notes.requests:
                 await asyncio.sleep(0)
     assert notes.cancelled.is_set()
+    assert not [record for record in caplog.records if record.name.startswith("router_service")]  # it did not run out
     assert not summaries._under_way
     assert (await recall(conversations)).summary == ""
 
