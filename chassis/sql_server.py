@@ -6,14 +6,18 @@ Importing this imports SQLAlchemy.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-CLOSE_SECONDS: Final = 0.1  # for saying goodbye
+CLOSE_SECONDS: Final = 0.1  # what is waited for a goodbye
+LAST_SECONDS: Final = 2.0  # what it may take
 _SQLALCHEMY_OWN: Final = {"ssl": "sslmode"}  # names in SQLAlchemy's URLs for what libpq's URLs call differently
+
+_endings: set[asyncio.Task[None]] = set()  # nobody else holds them
 
 
 def new_server_engine(
@@ -42,8 +46,16 @@ class _PromptConnection(asyncpg.Connection):  # type: ignore[misc]
     """One whose end is waited for only shortly: a server that hangs must not hold up who gives up on it."""
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the driver's own name
+        ending = asyncio.create_task(self._end())
+        _endings.add(ending)
+        ending.add_done_callback(_endings.discard)
+        await asyncio.wait((ending,), timeout=CLOSE_SECONDS)
+
+    async def _end(self) -> None:
+        """Tells the server to end what it still does for us, too, which takes another connection."""
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await super().close(timeout=timeout)
-        except TimeoutError:
+            with suppress(Exception):  # it has ended, then
+                async with asyncio.timeout(LAST_SECONDS):
+                    await super().close()
+        finally:
             self.terminate()

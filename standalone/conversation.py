@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Coroutine
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -23,19 +23,42 @@ PROMPT = "> "
 QUIT = "/quit"
 
 
+class _CannotStart(Exception):
+    """What SystemExit is elsewhere, which would end the event loop's thread and leave this one waiting for it."""
+
+    def __init__(self, status: int | str | None) -> None:
+        self.status = status
+
+
 def converse(clients: AbstractAsyncContextManager[Router], manner: Manner, *, is_new: bool) -> None:
     """Read, answer, repeat, until the end of input or /quit. Ctrl-C stops the reply that is coming, or gives up the
     line that is being typed. The event loop has a thread of its own, so that what the services do beside an answer
     goes on while a line is awaited."""
     _edit_lines()
-    with (
-        start_blocking_portal(backend_options={"use_uvloop": True}) as portal,
-        portal.wrap_async_context_manager(clients) as router,
-    ):
-        if manner.session_id:
-            show.err.print(_run(portal, _which(router, manner, is_new=is_new)), style="dim", markup=False)
-        show.err.print("Say something; /quit or Ctrl-D ends.", style="dim")
-        _Talk(portal, router, manner).go_on()
+    try:
+        with (
+            start_blocking_portal(backend_options={"use_uvloop": True}) as portal,
+            portal.wrap_async_context_manager(_opened(clients)) as router,
+        ):
+            _begin(portal, router, manner, is_new=is_new)
+            _Talk(portal, router, manner).go_on()
+    except _CannotStart as error:
+        sys.exit(error.status)
+
+
+@asynccontextmanager
+async def _opened(clients: AbstractAsyncContextManager[Router]) -> AsyncIterator[Router]:
+    try:
+        async with clients as router:
+            yield router
+    except SystemExit as error:
+        raise _CannotStart(error.code) from error
+
+
+def _begin(portal: BlockingPortal, router: Router, manner: Manner, *, is_new: bool) -> None:
+    if manner.session_id:
+        show.err.print(_run(portal, _which(router, manner, is_new=is_new)), style="dim", markup=False)
+    show.err.print("Say something; /quit or Ctrl-D ends.", style="dim")
 
 
 async def _which(router: Router, manner: Manner, *, is_new: bool) -> str:

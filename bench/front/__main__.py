@@ -35,7 +35,7 @@ class Measured:
     cached: list[Cell] = field(default_factory=list)
     conversations: dict[str, parts.Talk] = field(default_factory=dict)
     first_tokens: parts.FirstTokens | None = None
-    streams: parts.OpenStreams | None = None
+    streams: dict[str, parts.OpenStreams] = field(default_factory=dict)
     machine: dict[str, str] = field(default_factory=machine)
 
 
@@ -80,8 +80,9 @@ def targets(measured: Measured) -> Iterator[Budget]:
         for name, milliseconds in measured.first_tokens.ours.items():
             added = statistics.median(milliseconds) - direct
             yield Budget(f"first streamed text, {name}: added, median", added, 5, "ms")
-    if measured.streams:
-        yield Budget(f"{measured.streams.streams} open streams: resident", measured.streams.resident_mb, 250, "MB")
+    for shape, streams in measured.streams.items():
+        for process, resident_mb in streams.resident_mb.items():
+            yield Budget(f"{streams.streams} open streams, {shape}: resident, {process}", resident_mb, 250, "MB")
 
 
 def _tables(measured: Measured) -> Iterator[tuple[str, list[str], list[list[str]]]]:
@@ -100,13 +101,12 @@ def _tables(measured: Measured) -> Iterator[tuple[str, list[str], list[list[str]
         everybody = {"the model itself": measured.first_tokens.direct} | measured.first_tokens.ours
         rows = [_first_row(name, milliseconds) for name, milliseconds in everybody.items()]
         yield "First text of a stream", ["asked", "streams", "P50 ms", "P95 ms", "P99 ms"], rows
-    if measured.streams:
-        row = [
-            str(measured.streams.streams),
-            f"{measured.streams.before_mb:.0f}",
-            f"{measured.streams.resident_mb:.0f}",
-        ]
-        yield "Open streams", ["streams", "MB before", "MB while open"], [row]
+    rows = [
+        [shape, process, str(streams.streams), f"{streams.before_mb[process]:.0f}", f"{resident_mb:.0f}"]
+        for shape, streams in measured.streams.items()
+        for process, resident_mb in streams.resident_mb.items()
+    ]
+    yield "Open streams", ["shape", "process", "streams", "MB before", "MB while open"], rows
 
 
 def _cached_row(cell: Cell) -> list[str]:

@@ -151,22 +151,26 @@ async def _ask_ion(url: str, text: str) -> float:
 
 @dataclass(frozen=True)
 class OpenStreams:
-    """The process that serves them all."""
+    """Resident megabytes of each process, before and while they are open."""
 
     streams: int
-    before_mb: float
-    resident_mb: float
+    before_mb: dict[str, float]
+    resident_mb: dict[str, float]
 
 
-def open_streams(streams: int = STREAMS) -> OpenStreams:
-    """That many streams of one process at once, routed and waiting for a slow model."""
-    with chains.fake_vertex(30_000) as env, chains.standalone(env) as chain:
-        before = chain.resident_mb()["ion"]
-        return OpenStreams(streams, before, asyncio.run(_hold(chain, streams)))
+def open_streams(streams: int = STREAMS) -> dict[str, OpenStreams]:
+    """That many at once, routed and waiting for a slow model, of one process and of three."""
+    found = {}
+    with chains.fake_vertex(30_000) as env:
+        for name, opened in (("standalone", chains.standalone), ("three processes", chains.three)):
+            with opened(env) as chain:
+                before = chain.resident_mb()
+                found[name] = OpenStreams(streams, before, asyncio.run(_hold(chain, streams)))
+    return found
 
 
-async def _hold(chain: chains.Chain, streams: int) -> float:
-    """MB resident once all are open."""
+async def _hold(chain: chains.Chain, streams: int) -> dict[str, float]:
+    """Megabytes once all are open."""
     async with AsyncExitStack() as stack:
         callers = [await stack.enter_async_context(connected(chain.url)) for _ in range(streams)]
         opening = (
@@ -174,4 +178,4 @@ async def _hold(chain: chains.Chain, streams: int) -> float:
             for number, caller in enumerate(callers)
         )
         await asyncio.gather(*opening)
-        return chain.resident_mb()["ion"]
+        return chain.resident_mb()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final
@@ -67,7 +66,3 @@ def host_of_target(target: str) -> str:
         return "localhost"
     rest = target.rpartition("/")[2].removeprefix("ipv4:").removeprefix("ipv6:").removeprefix("dns:")
     return urlsplit(f"//{rest}").hostname or rest
-
-
-def turns(messages: Sequence[str]) -> Iterator[str]:
-    return itertools.cycle(messages)

@@ -12,7 +12,7 @@ import httpx
 
 from chassis.errors import IonError
 from standalone.load.callers import Called
-from standalone.load.plan import Plan, turns
+from standalone.load.plan import Plan
 from standalone.load.tally import Tally, now
 
 # After a failure: a server that is away is not to be asked a thousand times a second, nor is this machine to be busy
@@ -28,7 +28,7 @@ class Run:
         self.tally = Tally()
         self._called = called
         self._plan = plan
-        self._messages = turns(plan.messages)
+        self._messages = itertools.cycle(plan.messages)
         self._numbers = itertools.count()
         name = f"load-{secrets.token_hex(6)}"
         self._sessions = [f"{name}-{number}" if session else "" for number in range(plan.callers)]

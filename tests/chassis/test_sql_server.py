@@ -44,6 +44,6 @@ async def test_server_that_hangs_does_not_hold_up_who_leaves(postgres_server: Po
     try:
         async with asyncio.timeout(20):
             await connection.close()
+            assert connection.is_closed()
     finally:
         postgres_server.resume()
-    assert connection.is_closed()

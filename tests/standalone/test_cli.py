@@ -212,6 +212,13 @@ def test_help_lists_all_commands_and_says_what_exit_statuses_mean():
     assert re.search(r"Exit status: 0 .+; 1 .+; 2 .+; 130 ", " ".join(shown.split()))
 
 
+@pytest.mark.parametrize("command", [["chat"], ["chat", "hi"], ["route", "hi"], ["sessions"]])
+def test_settings_that_cannot_be_used_end_it_with_one_line(tmp_path, command):
+    done = ion(*command, ION_PERSONAS_DIR=str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"ion: {tmp_path}: must have at least one persona file (*.toml)\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [(["chat", " "], "MESSAGE_BLANK"), (["chat", "hi", "--persona", "Bob"], "PERSONA_NOT_FOUND")],
