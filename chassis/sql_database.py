@@ -8,6 +8,7 @@ error of a statement, or a refusal such as that of a full disk, does not: the da
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
@@ -26,21 +27,26 @@ if TYPE_CHECKING:
 
 MIGRATION_SECONDS: Final = 600.0
 CLOSE_SECONDS: Final = 3.0  # for all idle connections, one after the other
-LONG_SHARE: Final = 0.9  # of database_timeout_seconds: callers count from a moment earlier
+LONG_SHARE: Final = 0.9  # of database_timeout_seconds: silence that long is an absence
 CLEAN_UP_SECONDS: Final = 0.25  # what a call waits for its rollback, which then goes on without it
 
 
 class _Call:
     """One use of the database, as far as it matters for what its failure means."""
 
-    __slots__ = ("absences", "asks", "is_long", "seconds")
+    __slots__ = ("_asks_since", "absences", "seconds")
 
-    def __init__(self, patience_seconds: float, deadline: Deadline, absences: int) -> None:
-        remaining_seconds = deadline.remaining_seconds()
-        self.seconds = min(patience_seconds, remaining_seconds)
-        self.is_long = self.seconds >= LONG_SHARE * patience_seconds  # so that silence tells of the database
+    def __init__(self, seconds: float, absences: int) -> None:
+        self.seconds = seconds
         self.absences = absences
-        self.asks = False  # whether it waits for the database, and not for its turn
+        self._asks_since: float | None = None
+
+    def ask(self) -> None:
+        """From now on it waits for the database, and not for its turn."""
+        self._asks_since = time.monotonic()
+
+    def asked_seconds(self) -> float | None:
+        return None if self._asks_since is None else time.monotonic() - self._asks_since
 
 
 class SqlDatabase:
@@ -125,9 +131,10 @@ class SqlDatabase:
     @asynccontextmanager
     async def _connected(self, engine: Engine, call: _Call) -> AsyncIterator[AsyncConnection]:
         """A connection, given back without a trace of what the block did not commit."""
-        call.asks = not engine.exhausted
+        if not engine.exhausted:
+            call.ask()
         connection = await engine.connect()
-        call.asks = True
+        call.ask()
         try:
             yield connection
         finally:
@@ -148,7 +155,7 @@ class SqlDatabase:
     @asynccontextmanager
     async def _answering(self, deadline: Deadline) -> AsyncIterator[_Call]:
         """Bounds the block in time, and translates its errors."""
-        call = _Call(self._patience_seconds, deadline, self._presence.absences)
+        call = _Call(min(self._patience_seconds, deadline.remaining_seconds()), self._presence.absences)
         try:
             async with asyncio.timeout(call.seconds):
                 yield call
@@ -163,11 +170,12 @@ class SqlDatabase:
         self._presence.use()
 
     def _notice_silence(self, call: _Call) -> None:
+        asked_seconds = call.asked_seconds()
         if not self._presence.is_known:
             return  # who looks is still waiting
-        if not call.asks:
+        if asked_seconds is None:
             self._presence.refuse("no connection was free")
-        elif call.is_long:
+        elif asked_seconds >= LONG_SHARE * self._patience_seconds:
             self._presence.lose("TimeoutError", absences=call.absences)
         else:
             self._presence.want_look()
@@ -248,7 +256,7 @@ class SqlDatabase:
         """Newer ones are none at the start; later they are another replica's, which changes them with care."""
         from chassis.migrations import NewerTables, are_current
 
-        call = _Call(self._patience_seconds, Deadline.after(self._patience_seconds), 0)
+        call = _Call(self._patience_seconds, self._presence.absences)
         async with asyncio.timeout(call.seconds), self._connected(engine, call) as connection:
             try:
                 return await are_current(connection, self._histories)

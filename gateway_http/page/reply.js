@@ -67,7 +67,7 @@ export class Reply {
     this.#panel?.append(timesPart(timings ?? {}, measured));
     if (metadata.history === "unavailable") this.#notice("info", () => t().notRemembered);
     this.#end();
-    announce(t().answered(nameOf(persona), this.#text.textContent), languageOf(this.#written));
+    announce(t().answered(nameOf(persona), this.#text.innerText), languageOf(this.#written));
   }
 
   stopped() {

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from chassis import migrations, presence
 from chassis.database import Database, History
-from chassis.migrations import known_revisions
+from chassis.migrations import are_current, known_revisions
 from tests.chassis.things import MAKE_THINGS, add_revision, fails, is_there, names, opened, soon, things, write
 from tests.stack.harness import ROOT, until
 
@@ -138,3 +141,29 @@ async def test_tables_of_a_later_version_are_not_touched(
     assert warnings == [
         "The database cannot be used: the tables of 'things' are at revision '0002', unknown to this version"
     ]
+
+
+async def test_process_that_runs_goes_on_where_a_later_version_changes_the_tables(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[None] = []
+
+    async def counted(connection: AsyncConnection, histories: Sequence[History]) -> bool:
+        looks.append(None)
+        return await are_current(connection, histories)
+
+    monkeypatch.setattr(migrations, "are_current", counted)
+    monkeypatch.setattr(presence, "LOOK_SECONDS", 0.02)
+    async with opened(database_url, things(tmp_path)) as database:
+        async with database.writing(soon()) as connection:
+            await connection.execute(text("UPDATE ion_things_version SET version_num = '0002'"))
+        looked = len(looks)
+        await until(_has_more_than(looks, looked + 1))
+        assert database.available
+
+
+def _has_more_than(items: list[None], number: int) -> Callable[[], Awaitable[bool]]:
+    async def has_more() -> bool:
+        return len(items) > number
+
+    return has_more

@@ -79,6 +79,17 @@ async def test_server_that_hangs(server: Postgres, tmp_path: Path, said: Callabl
     assert said() == ["The database is away", "The database is connected again"]
 
 
+async def test_rollback_is_not_waited_for_while_the_server_hangs(server: Postgres, tmp_path: Path) -> None:
+    async with asyncio.timeout(20), opened(server.new_database(), things(tmp_path), timeout_seconds=3600.0) as database:
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - what raises is the block
+            async with database.transaction(soon()) as connection:
+                await connection.execute(text("INSERT INTO things (name) VALUES ('half')"))
+                server.hang()
+                raise ZeroDivisionError
+        server.resume()
+        assert await names(database) == []
+
+
 async def test_absence_is_noticed_where_nobody_asks(
     server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,13 +123,14 @@ async def test_server_that_was_replaced_between_two_calls(
 async def test_connections_that_lead_nowhere_are_all_given_up(
     server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the first look: a second one is not to come in time."""
+    """By the first look: a second one is not to come in time. Without the ping, which would find out one by one."""
     draws = chain([0.5], repeat(1e6))
     monkeypatch.setattr(presence.random, "uniform", lambda low, high: next(draws))
     url = server.new_database()
     async with silent_relay(server.port) as relay:
         url = url.replace(str(server.port), str(relay.port))
-        async with opened(url, things(tmp_path), timeout_seconds=LITTLE_SECONDS) as database:
+        settings = {"timeout_seconds": LITTLE_SECONDS, "database_pre_ping": False}
+        async with opened(url, things(tmp_path), **settings) as database:
             await until(is_there(database))
             together = asyncio.Barrier(4)
             await asyncio.gather(*(meet(database, together) for _ in range(4)))
@@ -194,6 +206,15 @@ async def test_little_time_says_nothing_of_the_database(
     assert said() == []
 
 
+async def test_little_time_brings_on_a_look(server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "LOOK_SECONDS", 3600.0)
+    async with opened(server.new_database(), things(tmp_path), timeout_seconds=1.0) as database:
+        await until(is_there(database))
+        server.hang()
+        await fails(database, Deadline.after(0.1))
+        await until(is_not_there(database))
+
+
 async def test_server_that_takes_no_more_connections_is_there(server: Postgres, said: Callable[[], list[str]]) -> None:
     url = server.new_database()
     server.execute(f"ALTER DATABASE {url.rpartition('/')[2]} CONNECTION LIMIT 1")
@@ -202,6 +223,20 @@ async def test_server_that_takes_no_more_connections_is_there(server: Postgres, 
         await first.execute(text("SELECT 1"))
         await fails(database)
         await fails(database)
+        assert database.available
+    assert said() == ["The database refuses"]
+
+
+async def test_queue_that_is_too_long_is_no_absence(server: Postgres, said: Callable[[], list[str]]) -> None:
+    async def work() -> None:
+        async with database.reading(soon()) as connection:
+            await connection.execute(text("SELECT pg_sleep(0.25)"))
+
+    few = {"database_pool_size": 1, "database_max_overflow": 0, "timeout_seconds": 1.0}
+    async with opened(server.new_database(), **few) as database:
+        await until(is_there(database))
+        ended = await asyncio.gather(*(work() for _ in range(12)), return_exceptions=True)
+        assert any(isinstance(error, IonError) for error in ended)
         assert database.available
     assert said() == ["The database refuses"]
 
@@ -228,20 +263,32 @@ async def test_file_that_cannot_be_opened(tmp_path: Path, said: Callable[[], lis
 
 async def test_file_that_another_process_writes_is_waited_for(tmp_path: Path, said: Callable[[], list[str]]) -> None:
     url = f"sqlite:///{tmp_path}/ion.db"
-    async with opened(url, things(tmp_path)) as database, opened(url) as other:
+    async with opened(url, things(tmp_path)) as database, opened(url) as other, opened(url) as third:
         await write(database, "before")
         async with other.transaction(soon()) as connection:
             await connection.execute(text("UPDATE things SET size = 2"))
-            with pytest.raises(IonError):
-                async with database.writing(Deadline.after(0.3)):
-                    raise AssertionError("two writers")
             waiting = asyncio.create_task(write(database, "after"))
+            with pytest.raises(IonError):  # meanwhile, and after longer than SQLite itself waits
+                async with third.writing(Deadline.after(0.5)):
+                    raise AssertionError("two writers")
             assert await names(database) == ["before"]  # who reads does not wait
             assert not waiting.done()
         await waiting
-        assert database.available
-        assert await names(database) == ["after", "before"]
+        assert third.available
+        assert await names(third) == ["after", "before"]
     assert said() == ["The database refuses"]
+
+
+async def test_nobody_is_waited_for_longer_than_the_settings_say(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ion.db"
+    async with (
+        opened(url) as other,
+        opened(url, timeout_seconds=LITTLE_SECONDS) as database,
+        other.transaction(soon()),
+    ):
+        with pytest.raises(IonError):
+            async with asyncio.timeout(20), database.writing(soon()):
+                raise AssertionError("two writers")
 
 
 async def test_writers_of_a_file_queue_in_the_order_they_come_and_hold_nothing_meanwhile(tmp_path: Path) -> None:

@@ -62,15 +62,17 @@ def issuer() -> SigningKey:
 
 
 async def test_text_grows_as_it_comes(chat: ChatPage, vertex: FakeVertex, unique: Callable[[str], str]) -> None:
-    vertex.pieces(["Once ", "upon ", "a time."])
+    vertex.pieces(["Once\n\n", "upon ", "a time."])
     vertex.hold_after_pieces(1)
     await chat.type(unique(TIRED))
     await expect(chat.text).to_have_text("Once")
+    await chat.text.locator("p").evaluate("node => { node.selected = true }")
     await expect(chat.reply).to_have_attribute("aria-busy", "true")
     await expect(chat.reply.get_by_role("heading", name="Lua")).to_be_visible()
     await expect(chat.page.locator("#announcements")).to_be_empty()
     vertex.release()
-    await expect(chat.text).to_have_text("Once upon a time.")
+    await expect(chat.text.locator("p")).to_have_text(["Once", "upon a time."])
+    assert await chat.text.locator("p").first.evaluate("node => node.selected")
     await expect(chat.reply).not_to_have_attribute("aria-busy", "true")
     await expect(chat.page.locator("#announcements")).to_have_text("Lua answered: Once upon a time.")
     await expect(chat.field).to_be_focused()
@@ -252,6 +254,7 @@ async def test_needs_nothing_that_only_https_has(chat: ChatPage, unique: Callabl
     await chat.page.add_init_script("delete Navigator.prototype.clipboard; delete Crypto.prototype.randomUUID")
     await chat.page.reload()
     await chat.say(unique(TIRED))
+    await expect(chat.button("Copy the answer")).to_have_count(0)
     await expect(chat.reply.locator(".foot")).to_have_text(re.compile(r"^Why Lua\?Newly written[\d.]+ m?s$"))
 
 

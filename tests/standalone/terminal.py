@@ -43,9 +43,9 @@ class Terminal:
     def say(self, line: str) -> None:
         self.press(f"{line}\n")
 
-    async def shows(self, text: str) -> None:
+    async def shows(self, text: str, *, seconds: float = SECONDS) -> None:
         """Wait until the text stands after what was waited for before."""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(seconds):
             while (at := self.text.find(text, self._seen)) < 0:
                 await self._grow(text)
         self._seen = at + len(text)
