@@ -41,8 +41,8 @@ class Shown:
     """What a caller shows at the door: headers or metadata as they came, "" where there was none; its address, for
     limits where authentication is off, and "" where that is not known."""
 
-    authorization: str = ""
-    api_key: str = ""
+    authorization: str = field(default="", repr=False)
+    api_key: str = field(default="", repr=False)
     address: str = ""
 
 

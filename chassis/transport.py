@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -76,8 +76,8 @@ def _check_files(certificate: Path, key: Path, authorities: Path) -> None:
 class Transport:
     """What a process shows and demands. Everything empty: plain text, and no peer is more than a caller."""
 
-    token: str = ""
-    tls: tuple[bytes, bytes, bytes] | None = None  # key, certificate, authorities
+    token: str = field(default="", repr=False)
+    tls: tuple[bytes, bytes, bytes] | None = field(default=None, repr=False)  # key, certificate, authorities
     services: tuple[str, ...] = ()
 
     @classmethod

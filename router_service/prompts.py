@@ -3,11 +3,15 @@ instructions: it travels as content."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from ion.llm.v1 import llm_pb2
-from router_service.conversations.conversation import Past
+from router_service.conversations.conversation import Past, Turn
 from router_service.personas import Persona
+
+# As many as callers may send who keep the conversation: a prompt fits in a message to the LLM gateway.
+MAX_HISTORY_CHARACTERS: Final = 400_000
 
 _TONES: Final = {
     "frustrated": "sounds frustrated",
@@ -60,12 +64,21 @@ def instructions(persona: Persona, key: str, language: str, application: str = "
 
 def history(past: Past, most_turns: int) -> list[llm_pb2.Content]:
     """What was said before, oldest first: the summary as a turn that says what it is, then at most so many turns word
-    by word."""
+    by word, together at most MAX_HISTORY_CHARACTERS."""
     contents = [_said(llm_pb2.ROLE_USER, f"{_SUMMARY}\n\n{past.summary}")] if past.summary else []
-    for turn in past.turns[-most_turns:]:
+    for turn in _newest(past.turns[-most_turns:]):
         contents.append(_said(llm_pb2.ROLE_USER, turn.exchange.message))
         contents.append(_said(llm_pb2.ROLE_MODEL, turn.exchange.reply))
     return contents
+
+
+def _newest(turns: Sequence[Turn]) -> Sequence[Turn]:
+    """As many of the last as fit."""
+    characters, first = 0, len(turns)
+    while first and characters <= MAX_HISTORY_CHARACTERS:
+        first -= 1
+        characters += len(turns[first].exchange.message) + len(turns[first].exchange.reply)
+    return turns[first:] if characters <= MAX_HISTORY_CHARACTERS else turns[first + 1 :]
 
 
 def _said(role: llm_pb2.Role.ValueType, text: str) -> llm_pb2.Content:

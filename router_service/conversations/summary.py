@@ -25,6 +25,7 @@ SUMMARY_SECONDS: Final = 20.0
 STORE_SECONDS: Final = 5.0
 MAX_OUTPUT_TOKENS: Final = 512
 MAX_SUMMARY_CHARACTERS: Final = 4000
+MAX_TEXT_CHARACTERS: Final = 4000  # of a text that is folded: what comes after is not worth its tokens
 
 INSTRUCTIONS: Final = """\
 You keep the notes of a conversation between a person (the user's turns) and an assistant (the model's turns). Write \
@@ -133,8 +134,8 @@ def summary_request(owner: str, summary: str, folded: Sequence[Turn]) -> llm_pb2
     """What is said is content alone; neither stored in the cache nor shared."""
     contents = [_content(llm_pb2.ROLE_USER, f"{_SO_FAR}\n\n{summary}")] if summary else []
     for turn in folded:
-        contents.append(_content(llm_pb2.ROLE_USER, turn.exchange.message))
-        contents.append(_content(llm_pb2.ROLE_MODEL, turn.exchange.reply))
+        contents.append(_content(llm_pb2.ROLE_USER, turn.exchange.message[:MAX_TEXT_CHARACTERS]))
+        contents.append(_content(llm_pb2.ROLE_MODEL, turn.exchange.reply[:MAX_TEXT_CHARACTERS]))
     contents.append(_content(llm_pb2.ROLE_USER, _ALL))
     return llm_pb2.GenerateRequest(
         prompt=llm_pb2.Prompt(system_instruction=INSTRUCTIONS, contents=contents),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chassis import caller
@@ -18,6 +18,7 @@ def _shows_nothing():
     caller.show()
 
 
+@example("a;b", "pro")
 @given(st.text(), st.from_regex(r"[a-z0-9_-]{0,32}", fullmatch=True))
 def test_a_caller_is_read_as_it_was_written(principal, tier):
     """Whatever is in the principal: tiers are names."""
@@ -63,6 +64,10 @@ def test_tokens_outside_a_call_are_nobodys():
 
 async def _note() -> None:
     caller.note_tokens(5)
+
+
+def test_what_is_shown_does_not_show_itself():
+    assert "secret" not in repr(Shown("Bearer secret-one", "secret-two", "198.51.100.1"))
 
 
 async def test_an_open_door_lets_everybody_in_as_nobody():

@@ -155,6 +155,12 @@ def test_a_token_is_never_shown(capsys, monkeypatch):
     assert said.startswith("ion: ION_SERVICE_TOKEN=(hidden): must ")
 
 
+def test_what_a_process_shows_does_not_show_itself(router):
+    shown = repr(Transport("0123456789abcdef", transport(router).tls))
+    assert "0123456789abcdef" not in shown
+    assert "PRIVATE KEY" not in shown
+
+
 def test_what_proves_a_service(router):
     files = {"tls_certificate": router.certificate, "tls_key": router.key, "tls_ca": router.authority}
     assert not TransportSettings().proves_services

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -80,6 +81,13 @@ def test_the_newest_turns_are_told_word_by_word_and_in_order():
     ]
     assert len(history(Past(turns=turns(3)), 12)) == 6
     assert history(Past(), 12) == []
+
+
+@pytest.mark.parametrize(("characters", "told"), [(99_990, 4), (100_000, 3), (400_000, 0)])
+def test_what_is_told_fits_in_a_prompt(characters, told):
+    long = [replace(turn, exchange=replace(turn.exchange, reply="x" * characters)) for turn in turns(5)]
+    contents = history(Past(turns=long), 12)
+    assert [content.text for content in contents[::2]] == [f"said {number}" for number in range(6 - told, 6)]
 
 
 def test_a_summary_comes_first_as_a_turn_that_says_what_it_is():

@@ -115,6 +115,16 @@ async def test_http_tells_how_much_is_left_and_when_to_come_again(tmp_path: Path
             await _is_refused_at_every_service(services, key)
 
 
+async def test_without_keys_an_address_is_limited_wherever_it_comes_in(tmp_path: Path):
+    env = {"ION_AUTH": "off", "ION_RATE_LIMIT": "2/hour"}
+    async with guarded("standalone", tmp_path, **env) as chain, services_of(chain) as services:
+        assert (await chain.http.get("/personas")).status_code == 200
+        assert await failure_of(services.chat()) is None
+        assert (await chain.http.get("/personas")).status_code == 429
+        await _is_refused_at_every_service(services, "")
+        assert (await chain.http.get("/readyz")).status_code == 200
+
+
 async def test_what_the_model_used_is_charged_wherever_it_was_asked(tmp_path: Path):
     """The first call comes in, whatever it uses; once that is counted, no other does."""
     env = {"ION_TOKEN_LIMIT": "2/hour", "ION_TOKEN_LIMIT_TIERS": "internal=off"}

@@ -16,7 +16,7 @@ from tests.stack.harness import SHAPES, Chain, until, vertex_env
 
 KILLS = 2
 SESSIONS = 6
-TURNS_BEFORE_THE_KILL = 40
+TURNS_BEFORE_THE_KILL = 25
 
 
 @dataclass

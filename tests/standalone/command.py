@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 
@@ -23,7 +24,9 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
         *("pytest", "standalone.cli", "standalone.client", "gateway_http.translation", "rich.console", "rich.table"),
-        *("chassis.sql_database", "router_service.conversations.store", "chassis.access.tables", "alembic.config"),
+        *("chassis.sql_engine", "chassis.migrations", "alembic.config", "chassis.access.tables"),
+        *("router_service.conversations.store", "router_service.conversations.statements"),
+        *("anyio._backends._asyncio", "httpx", "httpx_sse"),
     ]
 )
 
@@ -34,12 +37,18 @@ def environment() -> dict[str, str]:
     return inherited | {"ION_STATE_DIR": STATE.name}
 
 
+def begin(arguments: tuple[str, ...], env: dict[str, str], streams: list[str]) -> BaseProcess:
+    """Start it with these files for standard input, output and error; at a terminal all three are that."""
+    process = _FORKS.Process(target=_main, args=(arguments, environment() | env, streams))
+    process.start()
+    return process
+
+
 def ion(*arguments: str, stdin: str = "", **env: str) -> CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("stdin", "stdout", "stderr")]
         files[0].write_bytes(stdin.encode("utf-8", "surrogateescape"))
-        process = _FORKS.Process(target=_main, args=(arguments, environment() | {"COLUMNS": "200"} | env, files))
-        process.start()
+        process = begin(arguments, {"COLUMNS": "200"} | env, [str(file) for file in files])
         process.join(SECONDS)
         if process.exitcode is None:
             process.kill()
@@ -48,9 +57,10 @@ def ion(*arguments: str, stdin: str = "", **env: str) -> CompletedProcess[str]:
         return CompletedProcess(arguments, process.exitcode, out, err)
 
 
-def _main(arguments: tuple[str, ...], env: dict[str, str], files: list[Path]) -> None:
-    for number, path in enumerate(files):
-        os.dup2(os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT), number)
+def _main(arguments: tuple[str, ...], env: dict[str, str], streams: list[str]) -> None:
+    os.setsid()  # so that the first terminal that is opened is its own, and Ctrl-C reaches it
+    for number, path in enumerate(streams):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode, encoding="utf-8") for number, mode in enumerate("rww"))
     os.environ.clear()
     os.environ.update(env)

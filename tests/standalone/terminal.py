@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import pty
 import re
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from multiprocessing.process import BaseProcess
 
-from tests.stack.harness import ROOT
-from tests.standalone.command import environment
+from tests.standalone.command import begin
 
 CTRL_C, CTRL_D = "\x03", "\x04"
-_COLOUR = re.compile(r"\x1b\[(?:\d+;)*3[0-8](?:;\d+)*m")
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 SECONDS = 30.0
 
@@ -22,20 +21,18 @@ SECONDS = 30.0
 class Terminal:
     """`raw` is all that has been written so far; `text` is that without colours and other sequences."""
 
-    def __init__(self, process: asyncio.subprocess.Process, keyboard: int) -> None:
-        self.process = process
+    def __init__(self, process: BaseProcess, keyboard: int) -> None:
         self.raw = ""
+        self._process = process
         self._keyboard = keyboard
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._grew = asyncio.Event()
+        self._gone = asyncio.Event()
         self._seen = 0
 
     @property
     def text(self) -> str:
         return _SEQUENCE.sub("", self.raw).replace("\r\n", "\n")
-
-    @property
-    def colours(self) -> list[str]:
-        return _COLOUR.findall(self.raw)
 
     def press(self, keys: str) -> None:
         os.write(self._keyboard, keys.encode())
@@ -47,32 +44,40 @@ class Terminal:
         """Wait until the text stands after what was waited for before."""
         async with asyncio.timeout(seconds):
             while (at := self.text.find(text, self._seen)) < 0:
-                await self._grow(text)
+                assert not self._gone.is_set(), self.text
+                self._grew.clear()
+                await self._grew.wait()
         self._seen = at + len(text)
 
     async def ended(self) -> int:
+        """Its exit status, after all that it had to say."""
         async with asyncio.timeout(SECONDS):
-            return await self.process.wait()
+            await self._gone.wait()
+        self._process.join()
+        assert self._process.exitcode is not None
+        return self._process.exitcode
 
-    async def _grow(self, wanted: str) -> None:
-        self._grew.clear()
-        waiting = asyncio.create_task(self._grew.wait())
-        ending = asyncio.create_task(self.process.wait())
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._keyboard, self._read)
+        loop.add_reader(self._process.sentinel, self._end)
         try:
-            done, _ = await asyncio.wait({waiting, ending}, return_when=asyncio.FIRST_COMPLETED)
-            assert waiting in done or wanted in self.text, self.text
+            yield
         finally:
-            waiting.cancel()
-            ending.cancel()
+            loop.remove_reader(self._keyboard)
+            loop.remove_reader(self._process.sentinel)
 
-    def read(self) -> None:
-        try:
-            data = os.read(self._keyboard, 65536)
-        except OSError:  # nobody has the other end any more
-            data = b""
-        if not data:
-            asyncio.get_running_loop().remove_reader(self._keyboard)
-        self.raw += data.decode(errors="replace")
+    def _read(self) -> None:
+        self.raw += self._decoder.decode(os.read(self._keyboard, 65536))
+        self._grew.set()
+
+    def _end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._process.sentinel)
+        with suppress(BlockingIOError):  # all is read
+            while True:
+                self._read()
+        self._gone.set()
         self._grew.set()
 
 
@@ -80,23 +85,15 @@ class Terminal:
 async def terminal(*arguments: str, **env: str) -> AsyncIterator[Terminal]:
     """`ion` with these arguments, at a terminal of 100 columns with colours."""
     keyboard, inside = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "standalone", *arguments),
-        cwd=ROOT,
-        env=environment() | {"COLUMNS": "100", "LINES": "40", "TERM": "xterm-256color"} | env,
-        stdin=inside,
-        stdout=inside,
-        stderr=inside,
-        preexec_fn=lambda: os.login_tty(inside),  # so that Ctrl-C reaches it
-    )
-    os.close(inside)
-    shown = Terminal(process, keyboard)
-    asyncio.get_running_loop().add_reader(keyboard, shown.read)
+    os.set_blocking(keyboard, False)
+    size = {"COLUMNS": "100", "LINES": "40", "TERM": "xterm-256color"}
+    process = begin(arguments, size | env, [os.ttyname(inside)] * 3)
     try:
-        yield shown
+        shown = Terminal(process, keyboard)
+        with shown.watched():
+            yield shown
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        asyncio.get_running_loop().remove_reader(keyboard)
+        process.kill()
+        process.join()
         os.close(keyboard)
+        os.close(inside)

@@ -53,7 +53,7 @@ async def test_an_interrupt_stops_the_reply_and_not_the_conversation():
         tty.say("hello")
         await tty.shows("half a sen")
         tty.press(CTRL_C)
-        await tty.shows("(stopped)")
+        await tty.shows("^C\n(stopped)")
         await router.cancelled.wait()
         router.script = (ROUTED, text("whole"), STORED)
         await tty.shows("> ")

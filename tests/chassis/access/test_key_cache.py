@@ -137,7 +137,8 @@ async def test_too_many_guesses_at_once_are_refused(cache, database, monkeypatch
     monkeypatch.setattr(key_cache, "MAX_STRANGERS_WAITING", 10)
     database.answers.clear()
     guesses = [asyncio.create_task(cache.find(f"guess {number}")) for number in range(12)]
-    refused, _ = await asyncio.wait(guesses, return_when=asyncio.FIRST_COMPLETED)
+    refused, _ = await asyncio.wait(guesses, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    assert refused
     assert {task.exception().reason for task in refused} == {Reason.REASON_OVERLOADED}
     database.answers.set()
     answers = await asyncio.gather(*guesses, return_exceptions=True)

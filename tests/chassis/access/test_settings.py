@@ -100,8 +100,9 @@ def test_names_that_only_look_like_loopback(line, url):
     assert line(ION_JWT_JWKS=url)
 
 
-@pytest.mark.parametrize("service", ["gateway_http", "router_service"])
-@pytest.mark.parametrize("env", [{"ION_AUTH": "api-key"}, {"ION_RATE_LIMIT": "5/second"}])
+@pytest.mark.parametrize(
+    ("service", "env"), [("gateway_http", {"ION_AUTH": "api-key"}), ("router_service", {"ION_RATE_LIMIT": "5/second"})]
+)
 async def test_a_service_that_nobody_would_believe_does_not_start(service, env, tmp_path: Path):
     env = env | {"ION_HTTP_BIND": "127.0.0.1:0", "ION_ROUTER_BIND": "127.0.0.1:0", "ION_STATE_DIR": str(tmp_path)}
     async with start(service, service, env=env) as process:

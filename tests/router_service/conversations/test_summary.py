@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 
@@ -17,12 +18,13 @@ from chassis.server import CallGuard
 from ion.error.v1.reason_pb2 import Reason
 from ion.llm.v1 import llm_pb2, llm_pb2_grpc
 from router_service.conversations import summary
-from router_service.conversations.conversation import Exchange, Past
+from router_service.conversations.conversation import Exchange, Past, Turn
 from router_service.conversations.store import SqlConversations
 from router_service.conversations.summary import (
     FOLDED_TURNS,
     INSTRUCTIONS,
     MAX_SUMMARY_CHARACTERS,
+    MAX_TEXT_CHARACTERS,
     MAX_UNDER_WAY,
     ModelSummaries,
     summarising,
@@ -137,10 +139,16 @@ async def test_the_next_one_rests_on_the_one_before(conversations, summaries, no
     assert (await recall(conversations)).summary == "They spoke of bread, and of butter."
 
 
-def test_what_is_said_is_content_and_the_reply_is_neither_kept_nor_shared():
-    def turn(text: str):
-        return summary.Turn(1, None, Exchange(text, text, "Lua", "k", 0.5, "m"))
+def turn(text: str) -> Turn:
+    return Turn(1, datetime.now(UTC), Exchange(text, text, "Lua", "calm-medium-statement", 0.5, "m"))
 
+
+def test_of_long_texts_the_beginning_is_folded():
+    request = summary_request(OWNER, "", [turn("x" * 300_000)])
+    assert [len(text) for text in texts(request)[:2]] == [MAX_TEXT_CHARACTERS] * 2
+
+
+def test_what_is_said_is_content_and_the_reply_is_neither_kept_nor_shared():
     request = summary_request(OWNER, "OLD {notes}", [turn("NEW %s")])
     assert request.prompt.system_instruction == INSTRUCTIONS
     assert [(content.role, content.text) for content in request.prompt.contents[1:3]] == [
