@@ -19,6 +19,8 @@ from router_service.requests import check_id
 
 MAX_PAGE_SIZE: Final = 100
 DEFAULT_PAGE_SIZE: Final = 20
+# Of the turns of a page, as they travel: messages may have 4 MiB.
+MAX_PAGE_BYTES: Final = 3 << 20
 
 
 class SessionsServicer(router_pb2_grpc.PersonaRouterServiceServicer):
@@ -46,15 +48,20 @@ class SessionsServicer(router_pb2_grpc.PersonaRouterServiceServicer):
     async def ListTurns(
         self, request: router_pb2.ListTurnsRequest, context: grpc.aio.ServicerContext
     ) -> router_pb2.ListTurnsResponse:
-        turns, token = await self._conversations.list_turns(
-            owner(request.user_id),
-            checked_session_id(request.session_id),
-            page_size(request.page_size),
-            request.page_token,
-            self._time(context),
-            newest_first=request.newest_first,
-        )
-        return router_pb2.ListTurnsResponse(turns=map(turn_message, turns), next_page_token=token)
+        size = page_size(request.page_size)
+        while True:
+            turns, token = await self._conversations.list_turns(
+                owner(request.user_id),
+                checked_session_id(request.session_id),
+                size,
+                request.page_token,
+                self._time(context),
+                newest_first=request.newest_first,
+            )
+            page = router_pb2.ListTurnsResponse(turns=map(turn_message, turns), next_page_token=token)
+            if len(turns) <= 1 or page.ByteSize() <= MAX_PAGE_BYTES:
+                return page
+            size = len(turns) // 2
 
     async def DeleteSession(
         self, request: router_pb2.DeleteSessionRequest, context: grpc.aio.ServicerContext

@@ -18,9 +18,10 @@ Request = llm_pb2.GenerateRequest | llm_pb2.StreamGenerateRequest
 
 
 class ScriptedLlm(llm_pb2_grpc.LlmGatewayServiceServicer):
-    """Answers "reply", or fails for `reason`, or waits; streams follow `script`."""
+    """Answers with `text`, or fails for `reason`, or waits; streams follow `script`."""
 
     def __init__(self) -> None:
+        self.text = "reply"
         self.reason: Reason.ValueType | None = None
         self.requests: list[Request] = []
         self.time_remaining: float | None = None
@@ -37,7 +38,7 @@ class ScriptedLlm(llm_pb2_grpc.LlmGatewayServiceServicer):
             await asyncio.Event().wait()
         if self.reason is not None:
             raise IonError(self.reason)
-        return llm_pb2.GenerateResponse(text="reply", generation=GENERATION)
+        return llm_pb2.GenerateResponse(text=self.text, generation=GENERATION)
 
     async def StreamGenerate(
         self, request: llm_pb2.StreamGenerateRequest, context: grpc.aio.ServicerContext

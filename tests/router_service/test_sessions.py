@@ -160,3 +160,13 @@ async def test_sessions_are_kept_for_all_calls_at_once(ask, say):
     await asyncio.gather(*(say("hello", f"s{number}") for number in range(20)))
     await asyncio.gather(*(say("hello again", "s0") for _ in range(20)))
     assert (await ask("GetSession", session_id="s0")).session.turns == 21
+
+
+async def test_a_page_of_long_turns_is_as_long_as_fits_a_message(ask, say, llm):
+    llm.text = "길" * 400_000  # 1.2 MB
+    for number in range(5):
+        await say(f"turn {number}")
+    first = await ask("ListTurns", session_id="s", page_size=5)
+    assert [turn.message for turn in first.turns] == ["turn 0", "turn 1"]
+    second = await ask("ListTurns", session_id="s", page_size=2, page_token=first.next_page_token)
+    assert [turn.message for turn in second.turns] == ["turn 2", "turn 3"]

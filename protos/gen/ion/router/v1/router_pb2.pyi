@@ -1289,7 +1289,7 @@ class ListTurnsRequest(_message.Message):
     user_id: _builtins.str
     """Whose, at most 128 characters. Empty means nobody in particular."""
     page_size: _builtins.int
-    """Most turns to return, 1 to 100. 0 means 20."""
+    """Most turns to return, 1 to 100. 0 means 20. Fewer come where they are so long that they would not fit a message."""
     page_token: _builtins.str
     """`next_page_token` of the page before, in the same order. Empty means the first page."""
     newest_first: _builtins.bool
