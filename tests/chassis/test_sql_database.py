@@ -215,16 +215,27 @@ async def test_little_time_brings_on_a_look(server: Postgres, tmp_path: Path, mo
         await until(is_not_there(database))
 
 
-async def test_server_that_takes_no_more_connections_is_there(server: Postgres, said: Callable[[], list[str]]) -> None:
+async def test_server_that_takes_no_more_connections_is_there(
+    server: Postgres, monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]]
+) -> None:
+    """Neither calls nor looks, which get none, take it for an absence."""
+    monkeypatch.setattr(presence, "LOOK_SECONDS", 0.02)
     url = server.new_database()
     server.execute(f"ALTER DATABASE {url.rpartition('/')[2]} CONNECTION LIMIT 1")
     server.execute("CREATE ROLE plain LOGIN")
     async with opened(url.replace("ion:not-a-secret", "plain")) as database, database.reading(soon()) as first:
         await first.execute(text("SELECT 1"))
-        await fails(database)
+        await until(is_said(said))
         await fails(database)
         assert database.available
     assert said() == ["The database refuses"]
+
+
+def is_said(said: Callable[[], list[str]]) -> Callable[[], Awaitable[bool]]:
+    async def something_is() -> bool:
+        return bool(said())
+
+    return something_is
 
 
 async def test_queue_that_is_too_long_is_no_absence(server: Postgres, said: Callable[[], list[str]]) -> None:
