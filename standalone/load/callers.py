@@ -45,14 +45,18 @@ _EVENTS: Final = {"Accept": "text/event-stream"}
 @asynccontextmanager
 async def open_http(url: str, manner: Manner, *, callers: int, trust_env: bool) -> AsyncIterator[Called]:
     """`trust_env`: whether proxies that the environment names are used."""
-    headers = {"Cache-Control": "no-cache"} if manner.bypass_cache else {}
+    headers = {b"X-User-Id": manner.user_id.encode()}
+    if manner.bypass_cache:
+        headers[b"Cache-Control"] = b"no-cache"
     if manner.authorization:
-        headers["Authorization"] = manner.authorization
-    if manner.user_id:
-        headers["X-User-Id"] = manner.user_id
+        headers[b"Authorization"] = manner.authorization.encode()
     limits = httpx.Limits(max_connections=callers, max_keepalive_connections=callers)
     async with httpx.AsyncClient(
-        base_url=url, headers=headers, limits=limits, timeout=manner.timeout_seconds, trust_env=trust_env
+        base_url=url,
+        headers=httpx.Headers(list(headers.items())),
+        limits=limits,
+        timeout=manner.timeout_seconds,
+        trust_env=trust_env,
     ) as client:
         yield _Http(client, manner)
 

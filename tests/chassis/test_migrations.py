@@ -19,6 +19,7 @@ from chassis.migrations import are_current, known_revisions
 from tests.chassis.things import MAKE_THINGS, add_revision, fails, is_there, names, opened, soon, things, write
 from tests.stack.harness import ROOT, until
 
+MADE = "The tables of the database are up to date"
 ADD_COLOUR = 'op.add_column("things", sa.Column("colour", sa.Text))'
 # Opens the database as a service does, and says what it logged and whether it needed Alembic.
 PROGRAM = """
@@ -31,6 +32,7 @@ logged = []
 handler = logging.Handler()
 handler.emit = lambda record: logged.append(record.getMessage())
 logging.getLogger().addHandler(handler)
+logging.getLogger().setLevel(logging.INFO)
 
 async def main(url, folder):
     settings = DatabaseSettings(database_url=url, database_timeout_seconds=20)
@@ -92,7 +94,7 @@ async def test_processes_that_start_at_once(database_url: str, tmp_path: Path) -
     history = things(tmp_path)
     add_revision(history, f"__import__('time').sleep(0.5); {ADD_COLOUR}")  # long enough to be met by all
     told = await asyncio.gather(*(run_program(database_url, history) for _ in range(2)))
-    assert {line for process in told for line in process["logged"]} <= {"The tables of the database are up to date"}
+    assert {line for process in told for line in process["logged"]} <= {MADE}
     async with opened(database_url, history) as database:
         assert await scalar(database, "SELECT count(*) FROM ion_things_version") == 1
 
@@ -100,7 +102,7 @@ async def test_processes_that_start_at_once(database_url: str, tmp_path: Path) -
 async def test_start_with_tables_as_they_are_wanted_does_without_alembic(database_url: str, tmp_path: Path) -> None:
     history = things(tmp_path)
     add_revision(history, ADD_COLOUR)
-    assert (await run_program(database_url, history))["alembic"]
+    assert await run_program(database_url, history) == {"logged": [MADE], "alembic": True}
     assert await run_program(database_url, history) == {"logged": [], "alembic": False}
 
 

@@ -62,9 +62,9 @@ async def test_answers_can_be_made_anew_each_time(chain, protocol, tmp_path):
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 async def test_sessions_are_kept_and_then_deleted(chain, protocol):
     where = ["--grpc", chain.router] if protocol == "grpc" else [chain.url]
-    told = await load(*where, "--session", "--user", "loader", "--callers", "2")
+    told = await load(*where, "--session", "--user", "나", "--callers", "2")
     assert told["history"] == {"stored": 1.0}
-    left = await chain.http.get("/sessions", headers={"X-User-Id": "loader"})
+    left = await chain.http.get("/sessions", headers={"X-User-Id": "나".encode()})
     assert left.json()["sessions"] == []
 
 
