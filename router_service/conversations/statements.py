@@ -131,13 +131,11 @@ SUMMARISE: Final = (
     .values(summary=_summary, covered=_covered)
 )
 
-_before = sessions.c.updated_at < _updated_at
 _oldest = (
     sa.select(sessions.c.pk)
-    .where(_before)
+    .where(sessions.c.updated_at < _updated_at)
     .order_by(sessions.c.updated_at)
     .limit(_limit)
-    .with_for_update(skip_locked=True)  # of PostgreSQL: replicas share the work
+    .with_for_update(skip_locked=True)  # on PostgreSQL replicas share the work, and what is used meanwhile stays
 )
-# The time is asked for again: a session may have been used since it was found.
-DELETE_OLDEST: Final = sa.delete(sessions).where(sessions.c.pk.in_(_oldest), _before)
+DELETE_OLDEST: Final = sa.delete(sessions).where(sessions.c.pk.in_(_oldest))

@@ -82,7 +82,8 @@ async def test_who_asks_waits_for_the_first_look_and_brings_it_on(
 ) -> None:
     monkeypatch.setattr(presence, "QUIET_SECONDS", 3600.0)
     asking = asyncio.create_task(present.wait_until_known())
-    await present.wait_for_first_look()
+    async with asyncio.timeout(20):
+        await present.wait_for_first_look()
     assert not asking.done()
     present.find()
     assert await asking
@@ -91,13 +92,13 @@ async def test_who_asks_waits_for_the_first_look_and_brings_it_on(
 async def test_first_look_waits_until_the_process_has_started(
     present: Presence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(presence, "QUIET_SECONDS", 0.1)
     monkeypatch.setattr(presence, "LATE_SECONDS", 0.1)
     looking = asyncio.create_task(present.wait_for_first_look())
     await asyncio.sleep(0)
-    time.sleep(0.2)  # noqa: ASYNC251 - what a start does
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    time.sleep(0.3)  # noqa: ASYNC251 - what a start does
+    for _ in range(10):
+        await asyncio.sleep(0)
     assert not looking.done()
     await looking
 

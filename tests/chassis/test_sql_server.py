@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
+from chassis import sql_server
 from chassis.sql_server import _PromptConnection, libpq_url
 from tests.chassis.things import opened, soon
 from tests.postgres import Postgres
@@ -38,12 +39,26 @@ async def test_server_knows_who_is_connected(postgres_server: Postgres, query: s
     assert name == (query.rpartition("=")[2] or "ion")
 
 
-async def test_server_that_hangs_does_not_hold_up_who_leaves(postgres_server: Postgres) -> None:
-    connection = await asyncpg.connect(postgres_server.url, connection_class=_PromptConnection)
-    postgres_server.hang()
+async def test_server_that_hangs_does_not_hold_up_who_leaves(
+    postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_server, "LAST_SECONDS", 3600.0)
+    await leave(postgres_server)
+    monkeypatch.setattr(sql_server, "LAST_SECONDS", 0.2)
+    await leave(postgres_server)
+    await until(has_left)
+
+
+async def leave(server: Postgres) -> None:
+    """A server that does not say goodbye."""
+    connection = await asyncpg.connect(server.url, connection_class=_PromptConnection)
+    server.hang()
     try:
         async with asyncio.timeout(20):
             await connection.close()
             assert connection.is_closed()
+            await until(has_given_up)
     finally:
-        postgres_server.resume()
+        server.resume()
+
+

@@ -137,7 +137,7 @@ async def test_a_failure_after_the_first_text_is_told_and_logged_once(either_rou
     told = reason if reason in ENDS_OF_A_CALL else Reason.REASON_MODEL_INTERRUPTED
     assert reason_of(await failure(call)) == told
     (record,) = [record for record in caplog.records if record.name.startswith("router_service")]
-    own = record.__dict__.keys() - logging.makeLogRecord({}).__dict__.keys() - {"message", "taskName"}
+    own = record.__dict__.keys() - logging.makeLogRecord({}).__dict__.keys() - {"message", "taskName", "asctime"}
     assert (record.levelname, record.getMessage()) == ("WARNING", "interrupted reply")
     assert {key: record.__dict__[key] for key in own} == {"reason": Reason.Name(reason)[7:], "persona": "Lua"}
 
