@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -39,26 +40,28 @@ async def test_server_knows_who_is_connected(postgres_server: Postgres, query: s
     assert name == (query.rpartition("=")[2] or "ion")
 
 
+@pytest.fixture
+async def hung(postgres_server: Postgres) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to a server that hangs."""
+    connection = await asyncpg.connect(postgres_server.url, connection_class=_PromptConnection)
+    postgres_server.hang()
+    yield connection
+    postgres_server.resume()
+
+
 async def test_server_that_hangs_does_not_hold_up_who_leaves(
-    postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch
+    hung: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sql_server, "LAST_SECONDS", 3600.0)
-    await leave(postgres_server)
+    async with asyncio.timeout(20):
+        await hung.close()
+    assert hung.is_closed()
+
+
+async def test_goodbye_is_not_said_for_ever(hung: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql_server, "LAST_SECONDS", 0.2)
-    await leave(postgres_server)
-    await until(has_left)
-
-
-async def leave(server: Postgres) -> None:
-    """A server that does not say goodbye."""
-    connection = await asyncpg.connect(server.url, connection_class=_PromptConnection)
-    server.hang()
-    try:
-        async with asyncio.timeout(20):
-            await connection.close()
-            assert connection.is_closed()
-            await until(has_given_up)
-    finally:
-        server.resume()
-
-
+    await hung.close()
+    async with asyncio.timeout(20):
+        for ending in tuple(sql_server._endings):
+            await ending
+    assert hung.is_closed()

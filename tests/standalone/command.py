@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -59,7 +58,6 @@ def ion(*arguments: str, stdin: str = "", **env: str) -> CompletedProcess[str]:
 
 
 def _main(arguments: tuple[str, ...], env: dict[str, str], streams: list[str]) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may have had it ignored
     os.setsid()  # so that the first terminal that is opened is its own, and Ctrl-C reaches it
     for number, path in enumerate(streams):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
