@@ -28,6 +28,6 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def pytest_configure() -> None:
-    """Processes that the tests start may be interrupted, also where the tests themselves were started in the background."""
+    """What the tests start may be interrupted, also where they themselves were started in the background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
