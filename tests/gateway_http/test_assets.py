@@ -49,8 +49,8 @@ async def http(page: Page) -> AsyncIterator[httpx.AsyncClient]:
     async def document(request: Request) -> Response[bytes]:
         return await page.document.respond(request)
 
-    transport = httpx.ASGITransport(Litestar([document, page.asset_handler()], openapi_config=None, logging_config=None))
-    async with httpx.AsyncClient(transport=transport, base_url="http://ion") as client:
+    app = Litestar([document, page.asset_handler()], openapi_config=None, logging_config=None)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ion") as client:
         yield client
 
 
