@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from chassis.deadline import Deadline
@@ -13,6 +14,8 @@ from router_service.second_opinion import SecondOpinion, revised
 
 MAX_READ_CHARACTERS: Final = 1000
 _END_CHARACTERS: Final = MAX_READ_CHARACTERS // 2
+# As many as replies by default: reading a message is half of what its cached reply costs.
+REMEMBERED: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +34,13 @@ class Readings:
 
     def __init__(self, reader: Reader, second_opinion: SecondOpinion) -> None:
         self.reader = reader
+        self._read = lru_cache(REMEMBERED)(reader.read)
         self._second_opinion = second_opinion
 
     async def of_message(self, message: str, previous: str, deadline: Deadline, evidence: int = 0) -> Reading:
         """With so many words behind the tone. A long message is read at its ends: see `excerpt`."""
         text = excerpt(message)
-        analysis, read_by = self.reader.read(text, evidence), router_pb2.READ_BY_READER
+        analysis, read_by = self._read(text, evidence), router_pb2.READ_BY_READER
         opinion = await self._second_opinion.on(text, analysis, deadline)
         if opinion is not None:
             analysis, read_by = revised(analysis, opinion, text, self.reader), router_pb2.READ_BY_MODEL

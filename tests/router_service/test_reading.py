@@ -45,3 +45,33 @@ def test_of_a_key_nothing_was_read():
     reading = reading_of_key("calm-medium-inquiry", previous="Lua")
     assert (reading.characters_read, reading.read_by) == (0, router_pb2.READ_BY_UNSPECIFIED)
     assert reading.signals.previous == "Lua"
+
+
+class CountingReader(Reader):
+    """Says how often it has read."""
+
+    reads = 0
+
+    def read(self, message: str, evidence: int = 0):
+        self.reads += 1
+        return super().read(message, evidence)
+
+
+async def test_a_message_that_comes_again_is_not_read_again():
+    reader = CountingReader.load()
+    readings = Readings(reader, NoSecondOpinion())
+    first = await readings.of_message("what is the plan?", "", Deadline.after(10))
+    assert await readings.of_message("what is the plan?", "", Deadline.after(10)) == first
+    assert reader.reads == 1
+    explained = await readings.of_message("what is the plan?", "", Deadline.after(10), evidence=3)
+    assert explained.analysis.evidence
+    assert reader.reads == 2
+
+
+async def test_it_remembers_no_more_than_it_says(monkeypatch):
+    monkeypatch.setattr("router_service.reading.REMEMBERED", 2)
+    reader = CountingReader.load()
+    readings = Readings(reader, NoSecondOpinion())
+    for message in ("one", "two", "three", "one"):
+        await readings.of_message(message, "", Deadline.after(10))
+    assert reader.reads == 4
