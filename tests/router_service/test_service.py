@@ -138,10 +138,14 @@ async def test_unsure_readings_reach_the_wire_as_they_are(router):
         assert analysis.rhythm.confidence == read.rhythm.confidence
 
 
-async def test_a_reader_that_abstains_says_so_and_shows_no_evidence(monkeypatch, router):
+@pytest.fixture
+def unsure_reader(monkeypatch):
     read = Reader.read
     unsure = Tone("calm", 0.1, "anxious", 0.2, abstained=True)
     monkeypatch.setattr(Reader, "read", lambda *arguments: replace(read(*arguments), tone=unsure))
+
+
+async def test_a_reader_that_abstains_says_so_and_shows_no_evidence(unsure_reader, router):
     response = await router.Route(router_pb2.RouteRequest(message=FRUSTRATED))
     assert response.analysis.tone == router_pb2.Tone(
         primary="calm", confidence=0.1, secondary="anxious", secondary_confidence=0.2, abstained=True
