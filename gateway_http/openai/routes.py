@@ -7,7 +7,7 @@ from typing import Any, Final
 from litestar import Request, Response, Router, get, post
 from litestar.datastructures import State
 from litestar.openapi import ResponseSpec
-from litestar.params import FromPath
+from litestar.params import FromPath, JSONBody
 
 from chassis.caller import note_tokens
 from chassis.deadline import Deadline
@@ -51,7 +51,7 @@ _BODY: Final = {413: _fails("Too large a body"), 415: _fails("Another media type
 async def chat_completions(
     request: Request[Any, Any, State],
     state: State,
-    data: schemas.ChatCompletionRequest,
+    data: JSONBody[schemas.ChatCompletionRequest],
     timeout_seconds: TimeoutHeader = None,
 ) -> Response[schemas.ChatCompletion]:
     """Answer a conversation as the persona that the model names; with `ion-auto` as the one that fits the last message
