@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from math import ceil
+from typing import Final, Protocol, Self
 
 CALLER_KEY: Final = "x-ion-caller"
 AUTHORIZATION_KEY: Final = "authorization"
@@ -89,6 +90,9 @@ class Meter:
         self.tokens = 0
 
 
+# A guess, and rather too many: whoever leaves before the end takes with them what the model has counted.
+CHARACTERS_A_TOKEN: Final = 2
+
 _shown: tuple[tuple[str, str], ...] = ()
 _current: ContextVar[Caller] = ContextVar("ion_caller", default=NOBODY)
 _meter: ContextVar[Meter | None] = ContextVar("ion_meter", default=None)
@@ -111,6 +115,29 @@ def note_tokens(tokens: int) -> None:
     meter = _meter.get()
     if meter is not None:
         meter.tokens += tokens
+
+
+class StreamedTokens:
+    """Tokens of one reply that is passed on as it comes, while the block lasts: as the end of the reply tells them, or
+    estimated from what was passed on where it is left before its end."""
+
+    def __init__(self) -> None:
+        self._characters = 0
+
+    def passed_on(self, text: str) -> None:
+        self._characters += len(text)
+
+    def told(self, tokens: int) -> None:
+        """The end is there, and says how many they were."""
+        self._characters = 0
+        note_tokens(tokens)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._characters:
+            note_tokens(ceil(self._characters / CHARACTERS_A_TOKEN))
 
 
 def show(*metadata: tuple[str, str]) -> None:

@@ -12,7 +12,7 @@ from litestar.params import JSONBody
 from msgspec import UNSET
 
 from chassis import telemetry
-from chassis.caller import note_tokens
+from chassis.caller import StreamedTokens, note_tokens
 from chassis.deadline import Deadline
 from chassis.errors import IonError
 from gateway_http import apology, schemas, translation
@@ -89,18 +89,20 @@ async def events(
     """Raises IonError where the router's stream does not come to its `done`."""
     routed = router_pb2.Routed()
     try:
-        async with aclosing(router.chat_stream(asked, deadline)) as pieces:
-            async for piece in pieces:
-                match piece.WhichOneof("event"):
-                    case "text":
-                        yield Event("delta", schemas.DeltaEvent(piece.text))
-                    case "routed":
-                        routed = piece.routed
-                        yield Event("routing", translation.choice(routed, asked.session_id))
-                    case "done":
-                        note_tokens(translation.used_tokens(piece.done.generation))
-                        yield Event("done", translation.done(piece.done, routed))
-                        return
+        with StreamedTokens() as tokens:
+            async with aclosing(router.chat_stream(asked, deadline)) as pieces:
+                async for piece in pieces:
+                    match piece.WhichOneof("event"):
+                        case "text":
+                            tokens.passed_on(piece.text)
+                            yield Event("delta", schemas.DeltaEvent(piece.text))
+                        case "routed":
+                            routed = piece.routed
+                            yield Event("routing", translation.choice(routed, asked.session_id))
+                        case "done":
+                            tokens.told(translation.used_tokens(piece.done.generation))
+                            yield Event("done", translation.done(piece.done, routed))
+                            return
     except IonError as error:
         if routed.HasField("routing") and error.reason == Reason.REASON_ROUTER_UNAVAILABLE:
             raise IonError(Reason.REASON_MODEL_INTERRUPTED) from error

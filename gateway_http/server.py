@@ -6,9 +6,11 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import grpc.aio
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from chassis.caller import Door
 from chassis.server import settle
@@ -16,6 +18,35 @@ from gateway_http.app import build_app
 from gateway_http.health import HealthMonitor
 from gateway_http.router_client import RouterClient
 from gateway_http.settings import HttpSettings
+
+MAX_HEAD_BYTES: Final = 64 << 10
+_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class BoundedHeads(HttpToolsProtocol):
+    """uvicorn's protocol, which would keep the head of a request however long it is."""
+
+    _head_bytes = 0  # of a head that has not ended
+    _is_in_head, _has_moved_on = True, False
+
+    def data_received(self, data: bytes) -> None:
+        self._has_moved_on = False
+        super().data_received(data)
+        if not self._is_in_head or self._has_moved_on:
+            self._head_bytes = 0  # what of the data belongs to a next head is not told, and is not much
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head, self._has_moved_on = False, True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._is_in_head = self._has_moved_on = True
+        super().on_message_complete()
 
 
 class _Server(uvicorn.Server):
@@ -40,7 +71,7 @@ async def serve(
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=BoundedHeads,
         ws="none",
         lifespan="off",
         access_log=False,

@@ -9,7 +9,7 @@ from typing import Final
 import grpc.aio
 
 from chassis import caller
-from chassis.caller import note_tokens
+from chassis.caller import StreamedTokens, note_tokens
 from chassis.deadline import Deadline
 from chassis.errors import InvalidField, IonError
 from ion.error.v1.reason_pb2 import Reason
@@ -53,20 +53,22 @@ class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
     ) -> llm_pb2.GenerateResponse:
         asked = self._read(request)
         completed = await self._completion.generate(asked, self._deadline(context))
-        _note_tokens(completed)
+        note_tokens(_used_tokens(completed))
         return response_of(completed, self._cost(asked, completed))
 
     async def StreamGenerate(
         self, request: llm_pb2.StreamGenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[llm_pb2.StreamGenerateResponse]:
         asked = self._read(request)
-        async with aclosing(self._completion.stream(asked, self._deadline(context))) as items:
-            async for item in items:
-                if isinstance(item, str):
-                    yield llm_pb2.StreamGenerateResponse(text=item)
-                else:
-                    _note_tokens(item)
-                    yield llm_pb2.StreamGenerateResponse(generation=generation_of(item, self._cost(asked, item)))
+        with StreamedTokens() as tokens:
+            async with aclosing(self._completion.stream(asked, self._deadline(context))) as items:
+                async for item in items:
+                    if isinstance(item, str):
+                        tokens.passed_on(item)
+                        yield llm_pb2.StreamGenerateResponse(text=item)
+                    else:
+                        tokens.told(_used_tokens(item))
+                        yield llm_pb2.StreamGenerateResponse(generation=generation_of(item, self._cost(asked, item)))
 
     async def BatchGenerate(
         self, request: llm_pb2.BatchGenerateRequest, context: grpc.aio.ServicerContext
@@ -130,7 +132,7 @@ class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
     def _result(self, asked: GenerationRequest, outcome: Completed | IonError) -> llm_pb2.BatchGenerateResult:
         if isinstance(outcome, IonError):
             return failed_result(outcome)
-        _note_tokens(outcome)
+        note_tokens(_used_tokens(outcome))
         return llm_pb2.BatchGenerateResult(response=response_of(outcome, self._cost(asked, outcome)))
 
     def _cost(self, asked: GenerationRequest, completed: Completed) -> float | None:
@@ -150,8 +152,7 @@ def _check_operator() -> None:
         raise IonError(Reason.REASON_PERMISSION_DENIED)
 
 
-def _note_tokens(completed: Completed) -> None:
+def _used_tokens(completed: Completed) -> int:
     """What was generated for the call counts for its caller; what the cache had does not."""
-    if completed.attempts:
-        usage = completed.reply.usage
-        note_tokens(usage.input_tokens + usage.output_tokens + usage.thinking_tokens)
+    usage = completed.reply.usage
+    return usage.input_tokens + usage.output_tokens + usage.thinking_tokens if completed.attempts else 0

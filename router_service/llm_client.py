@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import grpc.aio
 
-from chassis.caller import note_tokens
+from chassis.caller import StreamedTokens, note_tokens
 from chassis.channel import invoke, invoke_stream
 from chassis.deadline import Deadline
 from chassis.errors import IonError
@@ -31,7 +31,7 @@ class LlmClient:
         reply: llm_pb2.GenerateResponse = await invoke(
             self._stub.Generate, _GENERATE, request, deadline, unreachable=_UNREACHABLE
         )
-        _note_tokens(reply.generation)
+        note_tokens(_used_tokens(reply.generation))
         return reply
 
     async def stream(
@@ -43,23 +43,24 @@ class LlmClient:
         generation: llm_pb2.Generation | None = None
         asked = _as_stream(request)
         calls = invoke_stream(self._stub.StreamGenerate, _STREAM_GENERATE, asked, deadline, unreachable=_UNREACHABLE)
-        async with aclosing(calls) as events:
-            async for event in events:
-                if event.WhichOneof("event") == "text":
-                    yield event.text
-                elif event.HasField("generation"):
-                    generation = event.generation
+        with StreamedTokens() as tokens:
+            async with aclosing(calls) as events:
+                async for event in events:
+                    if event.WhichOneof("event") == "text":
+                        tokens.passed_on(event.text)
+                        yield event.text
+                    elif event.HasField("generation"):
+                        generation = event.generation
+                        tokens.told(_used_tokens(generation))
         if generation is None:
             raise IonError(Reason.REASON_MODEL_INTERRUPTED)
-        _note_tokens(generation)
         yield generation
 
 
-def _note_tokens(generation: llm_pb2.Generation) -> None:
+def _used_tokens(generation: llm_pb2.Generation) -> int:
     """What was generated for the call counts for its caller; what the cache had does not."""
-    if generation.attempts:
-        usage = generation.usage
-        note_tokens(usage.input_tokens + usage.output_tokens + usage.thinking_tokens)
+    usage = generation.usage
+    return usage.input_tokens + usage.output_tokens + usage.thinking_tokens if generation.attempts else 0
 
 
 def _as_stream(request: llm_pb2.GenerateRequest) -> llm_pb2.StreamGenerateRequest:

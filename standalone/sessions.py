@@ -113,16 +113,27 @@ async def export_session(clients: Clients, which: Which, out: Path | None) -> bo
     return True
 
 
+def _drafted(out: Path) -> tuple[Path, Path]:
+    """What is written to, and what it then becomes: both the same for what is no file, such as a pipe."""
+    if out.exists() and not out.is_file():
+        return out, out
+    target = out.resolve()
+    return target.with_name(f".{target.name}.draft"), target
+
+
 async def _write_file(router: Router, which: Which, out: Path) -> None:
-    draft = out.with_name(f".{out.name}.draft")
+    """All or nothing, where it is a file."""
+    draft, target = _drafted(out)
     try:
         with draft.open("w", encoding="utf-8") as file:
             await _write(router, which, file)
-        draft.replace(out)
+        if draft != target:
+            draft.replace(target)
     except OSError as error:
         stop(f"--out={out}: cannot be written: {(error.strerror or 'bad file').lower()}")
     finally:
-        draft.unlink(missing_ok=True)
+        if draft != target:
+            draft.unlink(missing_ok=True)
 
 
 async def _write(router: Router, which: Which, file: TextIO) -> None:

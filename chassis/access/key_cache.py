@@ -41,13 +41,14 @@ class KeyCache:
     def __init__(self, look_up: LookUp, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._look_up = look_up
         self._clock = clock
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._known: OrderedDict[str, _Entry] = OrderedDict()
+        self._unknown: OrderedDict[str, _Entry] = OrderedDict()  # apart, so that guesses push out guesses alone
         self._flights: dict[str, asyncio.Task[StoredKey | None]] = {}
         self._strangers = asyncio.Semaphore(STRANGERS)
 
     async def find(self, key_id: str) -> StoredKey | None:
         """None where there is no such key. Raises IonError where it cannot be looked up now and was not, lately."""
-        entry, now = self._entries.get(key_id), self._clock()
+        entry, now = self._entry(key_id), self._clock()
         if entry and entry.is_younger(FRESH_SECONDS if entry.stored else UNKNOWN_SECONDS, now):
             return entry.stored
         try:
@@ -78,16 +79,23 @@ class KeyCache:
                 stored = await self._look_up(key_id)
         finally:
             del self._flights[key_id]
-        self._entries[key_id] = _Entry(stored, asked_at)
-        self._entries.move_to_end(key_id)
-        while len(self._entries) > MAX_ENTRIES:
-            self._entries.popitem(last=False)
+        self._remember(key_id, _Entry(stored, asked_at))
         return stored
+
+    def _entry(self, key_id: str) -> _Entry | None:
+        return self._known.get(key_id) or self._unknown.get(key_id)
+
+    def _remember(self, key_id: str, entry: _Entry) -> None:
+        here, there = (self._known, self._unknown) if entry.stored else (self._unknown, self._known)
+        there.pop(key_id, None)
+        here[key_id] = entry
+        here.move_to_end(key_id)
+        if len(here) > MAX_ENTRIES:
+            here.popitem(last=False)
 
     @asynccontextmanager
     async def _turn(self, key_id: str) -> AsyncIterator[None]:
-        entry = self._entries.get(key_id)
-        if entry and entry.stored:
+        if key_id in self._known:
             yield
             return
         if len(self._flights) > MAX_STRANGERS_WAITING:

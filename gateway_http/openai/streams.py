@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import UNSET, UnsetType
 
-from chassis.caller import note_tokens
+from chassis.caller import StreamedTokens
 from chassis.deadline import Deadline
 from chassis.errors import IonError
 from gateway_http import translation as common
@@ -32,19 +32,27 @@ async def events(
     IonError where the router's stream does not come to its `done`."""
     chunks = Chunks(include_usage=include_usage)
     try:
-        async with aclosing(router.chat_stream(asked, deadline)) as pieces:
-            async for piece in pieces:
-                for chunk in chunks.of(piece):
-                    yield Event("", chunk)
-                if piece.HasField("done"):
-                    yield _DONE
-                    return
+        with StreamedTokens() as tokens:
+            async with aclosing(router.chat_stream(asked, deadline)) as pieces:
+                async for piece in pieces:
+                    _count(tokens, piece)
+                    for chunk in chunks.of(piece):
+                        yield Event("", chunk)
+                    if piece.HasField("done"):
+                        yield _DONE
+                        return
     except IonError as error:
         for chunk in chunks.after(error):
             yield Event("", chunk)
         yield _DONE
         return
     raise IonError(Reason.REASON_MODEL_INTERRUPTED)
+
+
+def _count(tokens: StreamedTokens, piece: router_pb2.ChatStreamResponse) -> None:
+    tokens.passed_on(piece.text)
+    if piece.HasField("done"):
+        tokens.told(common.used_tokens(piece.done.generation))
 
 
 class Chunks:
@@ -89,7 +97,6 @@ class Chunks:
     def _done(self, done: router_pb2.ChatDone) -> Iterator[ChatCompletionChunk]:
         if done.fallback:  # by a router of an older version
             raise IonError(done.failure.reason)
-        note_tokens(common.used_tokens(done.generation))
         yield from self._opening()
         yield from self._end(
             answers.finish_reason(done.generation), answers.usage(done.generation), answers.ion(self._routing, done)

@@ -15,6 +15,7 @@ export class Composer {
   #button = el("button", { type: "submit", class: "send" });
   #personas = el("fieldset", { class: "personas" });
   #running = false;
+  #loading = false;
   #on;
 
   /** `on.send(message, persona)` and `on.stop()` are called as the user wishes. */
@@ -49,6 +50,13 @@ export class Composer {
     if (!running && document.activeElement === this.#button) this.focus(); // the button may have gone to sleep
   }
 
+  /** While the turns of a conversation are on their way one may write, but not send. */
+  set loading(loading) {
+    this.#loading = loading;
+    this.#form.setAttribute("aria-busy", String(loading));
+    this.#measure();
+  }
+
   showPersonas() {
     const chosen = this.#persona();
     this.#personas.replaceChildren(
@@ -81,6 +89,7 @@ export class Composer {
   #send() {
     const message = this.#field.value.trim();
     if (!message) return;
+    if (this.#loading) return announce(t().loading);
     if (lengthOf(message) > MOST_CHARACTERS) {
       announce(t().tooLong(lengthOf(message) - MOST_CHARACTERS));
       return;
@@ -98,7 +107,7 @@ export class Composer {
     this.#count.classList.toggle("near", used > COUNTED_FROM);
     this.#count.classList.toggle("over", over);
     this.#field.setAttribute("aria-invalid", String(over));
-    this.#button.disabled = !this.#running && (used === 0 || over);
+    this.#button.disabled = !this.#running && (this.#loading || used === 0 || over);
     this.#grow();
   }
 

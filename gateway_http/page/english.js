@@ -29,6 +29,7 @@ export default {
   otherLanguageLabel: "한국어로 보기",
   api: "API reference",
   messages: "Messages",
+  loading: "Loading the conversation…",
   you: "You",
   welcome: "What is on your mind?",
   welcomeText: "ION reads the tone, pace and intent of what you write, picks the persona that fits, and says why.",

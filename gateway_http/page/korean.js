@@ -29,6 +29,7 @@ export default {
   otherLanguageLabel: "Show in English",
   api: "API 문서",
   messages: "메시지",
+  loading: "대화를 불러오고 있어요…",
   you: "나",
   welcome: "어떤 이야기를 나눠 볼까요?",
   welcomeText: "ION은 글의 말투와 호흡, 의도를 읽고 가장 잘 맞는 페르소나를 골라 그 이유까지 알려 드려요.",

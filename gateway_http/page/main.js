@@ -93,22 +93,30 @@ async function open(id) {
   await load(conversation);
 }
 
+/** Nothing is sent meanwhile: a turn that is stored before the server reads the others would come twice. */
 async function load(conversation) {
-  view.replaceChildren(el("p", { class: "loading", role: "status" }, "…"));
+  view.replaceChildren(el("p", { class: "loading", role: "status" }, () => t().loading));
+  composer.loading = true;
+  let failure = null;
   try {
     await conversation.load();
   } catch (error) {
-    const says = () => sentenceOf(error);
-    if (current === conversation) view.replaceChildren(el("p", { class: "loading", role: "alert" }, says));
-    return;
+    failure = error;
   }
-  if (current === conversation) show(conversation);
+  if (current !== conversation) return;
+  show(conversation);
+  if (failure && conversation.empty) tellInstead(failure);
+}
+
+function tellInstead(failure) {
+  view.replaceChildren(el("p", { class: "loading", role: "alert" }, () => sentenceOf(failure)));
 }
 
 function show(conversation) {
   view.replaceChildren(conversation.empty ? welcome((message) => send(message, null)) : conversation.node);
   refresh(view); // what was out of view keeps the language it had
   composer.running = conversation.running;
+  composer.loading = false;
   sessions.open = conversation.id;
   drawTitle();
   if (conversation.empty) view.scrollTop = 0;

@@ -42,10 +42,11 @@ export class Reply {
     return made;
   }
 
-  /** Who answers and why: before any text. */
+  /** Who answers and why: before any text. The gateway's own apology was not chosen, and has no why. */
   chosen({ persona_used: persona, confidence, metadata }) {
     const { routing } = metadata;
-    this.#name(persona, confidence, routing.pinned);
+    this.#name(persona, confidence, routing?.pinned);
+    if (!routing) return;
     this.#explain(routing.reasoning);
     this.#unfold(persona, routing.scores, scoresPart(routing, persona), metadata.tone && readingPart(metadata));
   }

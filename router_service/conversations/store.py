@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ TITLE_CHARACTERS: Final = 80
 EXPORT_PAGE: Final = 200
 DELETED_AT_ONCE: Final = 100  # sessions of one transaction, whose turns go with them
 DELETED_AT_MOST: Final = 1000
+QUICK_SECONDS: Final = 0.1
 _SESSIONS, _OLDEST, _NEWEST = "s", "o", "n"  # kinds of page tokens
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime.max.replace(tzinfo=UTC)
@@ -154,15 +156,20 @@ class SqlConversations:
             return bool((await connection.execute(self._sql.SUMMARISE, values)).rowcount)
 
     async def delete_older_than(self, seconds: float, deadline: Deadline) -> int:
-        """As in Conversations. In several transactions, so that none is long; what was deleted stays so."""
-        before, total = self._now() - timedelta(seconds=seconds), 0
+        """As in Conversations. In several transactions, more at once while that is quick: sessions may be long, and a
+        statement that takes too long would pass for a database that is away. What was deleted stays so."""
+        before, total, at_once = self._now() - timedelta(seconds=seconds), 0, 1
         while total < DELETED_AT_MOST:
+            started = time.monotonic()
             async with self._database.writing(deadline) as connection:
-                values = _given(updated_at=before) | {"limit": DELETED_AT_ONCE}
+                at_once = min(at_once, DELETED_AT_MOST - total)
+                values = _given(updated_at=before) | {"limit": at_once}
                 deleted: int = (await connection.execute(self._sql.DELETE_OLDEST, values)).rowcount
             total += deleted
-            if deleted < DELETED_AT_ONCE:
+            if deleted < at_once:
                 break
+            quick = time.monotonic() - started < QUICK_SECONDS
+            at_once = min(2 * at_once, DELETED_AT_ONCE) if quick else max(1, at_once // 2)
         return total
 
 

@@ -23,7 +23,7 @@ REST_SECONDS: Final = 60.0  # of a session, after a summary that came to nothing
 MAX_RESTING: Final = 1000
 SUMMARY_SECONDS: Final = 20.0
 STORE_SECONDS: Final = 5.0
-MAX_OUTPUT_TOKENS: Final = 512
+MAX_OUTPUT_TOKENS: Final = 1024  # 200 Korean words are some 600
 MAX_SUMMARY_CHARACTERS: Final = 4000
 MAX_TEXT_CHARACTERS: Final = 4000  # of a text that is folded: what comes after is not worth its tokens
 
@@ -107,9 +107,13 @@ class ModelSummaries:
             self._under_way.pop(reference, None)
 
     async def _ask(self, request: llm_pb2.GenerateRequest) -> str:
-        """A summary; "" where there is none: what the offline backend says is not one. Raises IonError."""
+        """A summary; "" where there is none: what the offline backend says is not one, nor is what was cut, or made
+        without a part of what it was to hold. Raises IonError."""
         reply = await self._llm.generate(request, Deadline.after(SUMMARY_SECONDS))
-        return "" if reply.generation.offline else reply.text.strip()[:MAX_SUMMARY_CHARACTERS]
+        of = reply.generation
+        if of.offline or not of.complete or of.trimmed_turns:
+            return ""
+        return reply.text.strip()[:MAX_SUMMARY_CHARACTERS]
 
     def _rest(self, reference: int) -> None:
         self._resting[reference] = time.monotonic() + REST_SECONDS

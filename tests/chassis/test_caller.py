@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chassis import caller
-from chassis.caller import NOBODY, Caller, OpenDoor, Shown
+from chassis.caller import NOBODY, Caller, OpenDoor, Shown, StreamedTokens, enter
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +75,16 @@ async def test_an_open_door_lets_everybody_in_as_nobody():
     admitted = await door.admit(Shown("Bearer x", "y", "198.51.100.1"))
     assert (admitted.caller, dict(admitted.headers)) == (NOBODY, {})
     door.charge(Shown(), admitted, 5)
+
+
+@pytest.mark.parametrize(
+    ("texts", "told", "counted"), [(["four", "!"], 9, 9), (["four", "!"], None, 3), ([], None, 0), (["x"], 0, 0)]
+)
+def test_a_streamed_reply_costs_what_its_end_says_or_else_what_came_of_it(texts, told, counted):
+    meter = enter(NOBODY)
+    with StreamedTokens() as tokens:
+        for text in texts:
+            tokens.passed_on(text)
+        if told is not None:
+            tokens.told(told)
+    assert meter.tokens == counted

@@ -312,6 +312,38 @@ async def test_a_stream_is_charged_at_its_end(chat):
     assert chat.door.charged == [("key:1", 33)]
 
 
+SAID = {"role": "user", "content": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        ("/chat", {"message": "hi"}, EVENTS),
+        (
+            "/v1/chat/completions",
+            {"model": "ion-auto", "messages": [{"role": "user", "content": "hi"}], "stream": True},
+            {},
+        ),
+    ],
+)
+async def test_whoever_leaves_before_the_end_is_charged_for_what_came(chat, path, body, headers):
+    async def hangs(_: Any):
+        yield routed()
+        for piece in text("x" * 100):
+            yield piece
+        await asyncio.Event().wait()
+
+    chat.router.script["ChatStream"] = hangs
+    async with chat.http.stream("POST", path, json=body, headers=headers) as response:
+        async for line in response.aiter_lines():
+            if "x" * 100 in line:
+                break
+    async with asyncio.timeout(5):
+        while not chat.door.charged:
+            await asyncio.sleep(0.002)
+    assert chat.door.charged == [("key:1", 50)]
+
+
 @pytest.mark.parametrize("waits_for", ["the first event", "the next event"])
 async def test_a_client_that_leaves_cancels_the_call_at_once(chat, waits_for):
     begun = asyncio.Event()

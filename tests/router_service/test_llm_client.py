@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+
 import pytest
 
 from chassis.caller import Caller, enter
@@ -76,6 +78,16 @@ async def test_what_a_model_made_for_the_call_is_noted_for_its_caller(generation
         async for _ in llm.stream(request, Deadline.after(10)):
             pass
         assert meter.tokens == 2 * tokens
+
+
+async def test_a_stream_that_is_left_is_noted_for_what_came_of_it():
+    async with in_process(
+        lambda server: llm_pb2_grpc.add_LlmGatewayServiceServicer_to_server(Metered(attempts=1), server)
+    ) as channel:
+        meter = enter(Caller("key:1"))
+        async with aclosing(LlmClient(channel).stream(llm_pb2.GenerateRequest(), Deadline.after(10))) as pieces:
+            assert await anext(pieces) == "reply"
+        assert meter.tokens == 3
 
 
 def test_what_was_said_earlier_comes_before_the_message():

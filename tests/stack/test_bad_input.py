@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -164,3 +166,20 @@ async def test_batch_route_fails_line_by_line(router_channel):
     results = (await stub.BatchRoute(router_pb2.BatchRouteRequest(requests=requests), timeout=10)).results
     assert [result.WhichOneof("outcome") for result in results] == ["response", "failure", "response"]
     assert results[2].response.routing.persona == "Nana"
+
+
+async def test_a_head_without_end_is_refused_and_a_long_body_is_not(chain):
+    host, port = chain.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: ion\r\n")
+    for number in range(40):
+        writer.write(b"X-%d: %s\r\n" % (number, b"x" * 4000))
+    answer = b""
+    async with asyncio.timeout(10):
+        with suppress(ConnectionError):  # what is still on its way when it closes may cost the answer
+            answer = await reader.read()
+    assert answer[:13] in (b"HTTP/1.1 431 ", b"")
+    writer.close()
+    body = json.dumps({"message": "hello", "user_id": "ann", "padding": "x" * 300_000}).encode()
+    for _ in range(3):
+        assert (await post(chain, body)).status_code == 200

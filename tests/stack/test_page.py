@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 
 import grpc
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, expect
+from playwright.async_api import Browser, BrowserContext, Route, expect
 
 from tests.fake_vertex import FakeVertex
 from tests.issuer import AUDIENCE, ISSUER, SigningKey, key_set
@@ -196,6 +197,46 @@ async def test_long_lists_come_in_pages(chat: ChatPage, ion: Chain, unique: Call
     await expect(chat.sessions.last.locator("[aria-current]")).to_be_attached()
 
 
+async def write_while_loading(chat: ChatPage, message: str, *, status: int | None = None) -> None:
+    """Presses Enter before the open conversation has come, and lets it come; or be refused with the status."""
+    released = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await released.wait()
+        await (route.continue_() if status is None else route.fulfill(status=status))
+
+    await chat.page.route("**/sessions/*/messages?*", hold)
+    await chat.page.reload()
+    await chat.type(message)
+    await expect(chat.page.locator(".said")).to_have_count(0)
+    await expect(chat.page.locator("#announcements")).to_have_text("Loading the conversation…")
+    await expect(chat.page.locator("#composer")).to_have_attribute("aria-busy", "true")
+    await expect(chat.button("Send")).to_be_disabled()
+    released.set()
+    await expect(chat.button("Send")).to_be_enabled()
+    await expect(chat.page.locator("#composer")).to_have_attribute("aria-busy", "false")
+
+
+async def test_nothing_is_sent_while_a_conversation_loads(chat: ChatPage, unique: Callable[[str], str]) -> None:
+    first, second = unique(TIRED), unique(CODE)
+    await chat.say(first)
+    await write_while_loading(chat, second)
+    await expect(chat.page.locator(".said p")).to_have_text([first])
+    await chat.button("Send").click()
+    await expect(chat.page.locator(".said p")).to_have_text([first, second])
+    await expect(chat.text).not_to_be_empty()
+
+
+async def test_turns_are_shown_after_a_load_that_failed(chat: ChatPage, unique: Callable[[str], str]) -> None:
+    first, second = unique(TIRED), unique(CODE)
+    await chat.say(first)
+    await write_while_loading(chat, second, status=503)
+    await expect(chat.page.get_by_role("alert")).to_be_visible()
+    await chat.button("Send").click()
+    await expect(chat.page.locator(".said p")).to_have_text([second])
+    await expect(chat.text).not_to_be_empty()
+
+
 async def test_another_user_sees_none_of_it(
     chat: ChatPage, browser: Browser, ion: Chain, unique: Callable[[str], str]
 ) -> None:
@@ -248,6 +289,18 @@ async def test_apology_and_error_are_told_apart(
     await expect(chat.text).to_have_text("Once upon a time.")
     await expect(chat.page.locator(".notice")).to_have_count(0)
     await expect(chat.page.locator(".said")).to_have_count(1)
+
+
+async def test_apology_of_the_gateway_itself(chat: ChatPage, unique: Callable[[str], str]) -> None:
+    async def in_no_time(route: Route) -> None:
+        await route.continue_(headers=await route.request.all_headers() | {"x-request-timeout": "0.0001"})
+
+    await chat.page.route("**/chat", in_no_time)
+    await chat.say(unique(CODE))
+    await expect(chat.text).to_contain_text("I'm sorry")
+    await expect(chat.reply.locator(".head")).to_have_text("Nanateam coordination")
+    await expect(chat.reply.locator(".notice")).to_have_text(re.compile("only an apology.*took too long"))
+    await expect(chat.reply.locator(".why-button")).to_have_count(0)
 
 
 async def test_needs_nothing_that_only_https_has(chat: ChatPage, unique: Callable[[str], str]) -> None:

@@ -92,6 +92,22 @@ def test_an_export_is_what_show_prints_as_json(kept, tmp_path):
     assert (tmp_path / "out.jsonl").read_text("utf-8") == lines
 
 
+def test_an_export_goes_through_links_and_into_pipes(kept, tmp_path):
+    kept("chat", "--session", "s", "hello")
+    lines = kept("sessions", "export", "s").stdout
+    link, pipe = tmp_path / "link.jsonl", tmp_path / "pipe"
+    link.symlink_to(tmp_path / "kept.jsonl")
+    kept("sessions", "export", "s", "--out", str(link))
+    assert link.is_symlink()
+    assert (tmp_path / "kept.jsonl").read_text("utf-8") == lines
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    kept("sessions", "export", "s", "--out", str(pipe))
+    assert os.read(reading, 1 << 20).decode() == lines
+    os.close(reading)
+    assert pipe.is_fifo()
+
+
 def test_an_export_that_fails_leaves_no_file_and_the_old_one_alone(kept, tmp_path):
     out = tmp_path / "out.jsonl"
     out.write_text("old")

@@ -147,9 +147,29 @@ async def test_too_many_guesses_at_once_are_refused(cache, database, monkeypatch
 
 async def test_the_cache_forgets_the_oldest_beyond_its_size(cache, database, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(key_cache, "MAX_ENTRIES", 2)
+    database.keys |= {"b": STORED, "c": STORED}
     for key_id in (KEY.id, "b", "c", "b", "c", KEY.id):
         await cache.find(key_id)
     assert database.asked == [KEY.id, "b", "c", KEY.id]
+
+
+async def test_guesses_push_out_guesses_alone(cache, database, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(key_cache, "MAX_ENTRIES", 2)
+    for key_id in (KEY.id, "b", "c", "d", KEY.id, "b"):
+        await cache.find(key_id)
+    assert database.asked == [KEY.id, "b", "c", "d", "b"]
+
+
+async def test_a_key_that_is_gone_is_unknown_and_one_that_comes_is_known(cache, database):
+    assert await cache.find(KEY.id) is STORED
+    del database.keys[KEY.id]
+    database.seconds = 10.0
+    assert await cache.find(KEY.id) is None
+    database.is_away, database.seconds = True, 20.0
+    with pytest.raises(IonError):
+        await cache.find(KEY.id)
+    database.is_away, database.keys[KEY.id] = False, STORED
+    assert await cache.find(KEY.id) is STORED
 
 
 async def test_closing_ends_what_is_under_way(cache, database):

@@ -45,6 +45,7 @@ class NoteTaker(llm_pb2_grpc.LlmGatewayServiceServicer):
         self.metadata: list[dict] = []
         self.text = "They spoke of bread."
         self.offline = False
+        self.how = {"complete": True}
         self.reason: Reason.ValueType | None = None
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -60,7 +61,10 @@ class NoteTaker(llm_pb2_grpc.LlmGatewayServiceServicer):
             raise
         if self.reason is not None:
             raise IonError(self.reason)
-        return llm_pb2.GenerateResponse(text=self.text, generation=llm_pb2.Generation(offline=self.offline, attempts=1))
+        return llm_pb2.GenerateResponse(text=self.text, generation=self._generation())
+
+    def _generation(self) -> llm_pb2.Generation:
+        return llm_pb2.Generation(offline=self.offline, attempts=1, **self.how)
 
 
 @pytest.fixture
@@ -159,11 +163,20 @@ def test_what_is_said_is_content_and_the_reply_is_neither_kept_nor_shared():
     assert request.scope == OWNER
     assert request.cache_control.no_store
     assert request.cache_control.bypass
-    assert 0 < request.parameters.max_output_tokens <= 512
+    assert 0 < request.parameters.max_output_tokens <= 1024
 
 
 async def test_what_the_offline_backend_says_is_no_summary(conversations, summaries, notes):
     notes.offline = True
+    summaries.consider(OWNER, await talk(conversations, DUE))
+    await under_way(summaries)
+    past = await recall(conversations)
+    assert (past.summary, len(past.turns)) == ("", DUE)
+
+
+@pytest.mark.parametrize("how", [{"complete": False}, {"complete": True, "trimmed_turns": 1}], ids=["cut", "trimmed"])
+async def test_what_does_not_hold_all_it_was_to_hold_is_no_summary(conversations, summaries, notes, how):
+    notes.how = how
     summaries.consider(OWNER, await talk(conversations, DUE))
     await under_way(summaries)
     past = await recall(conversations)
