@@ -17,6 +17,11 @@ class Intake(Protocol[P_contra, E_co]):
     """Takes the parts of one stream, which may be begun anew as long as nothing of it has reached the caller for
     good."""
 
+    @property
+    def complete(self) -> bool:
+        """Nothing is missing, however the stream ends."""
+        ...
+
     def take(self, part: P_contra) -> E_co:
         """The part as the caller is told of it."""
         ...
@@ -32,6 +37,8 @@ class Intake(Protocol[P_contra, E_co]):
 
 class Passing(Generic[T]):
     """Hands on what comes."""
+
+    complete = False  # only the end of the stream tells
 
     def __init__(self) -> None:
         self._begun = False
@@ -54,12 +61,13 @@ class Assembly:
         self._request_id = request_id
         self._pieces: list[str] = []
         self._routed: Routed | None = None
-        self._complete = False
+        self.complete = False
 
     def take(self, part: StreamPart) -> Event:
         if isinstance(part, Ended):
-            self._complete = True
-            return Done(self._reply(part))
+            done = Done(self._reply(part))
+            self.complete = True
+            return done
         if isinstance(part, Text):
             self._pieces.append(part.text)
         else:
@@ -67,7 +75,7 @@ class Assembly:
         return part
 
     def check_end(self) -> None:
-        if not self._complete:
+        if not self.complete:
             raise failure(CONNECTION_LOST, "The stream ended before the reply did.")
 
     def broken_by(self, error: IonClientError) -> IonClientError:

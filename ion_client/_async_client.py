@@ -192,14 +192,14 @@ class AsyncClient:
             try:
                 return await self._transport.call(ask, attempts.envelope)
             except IonClientError as error:
-                wait_seconds = self._wait_seconds(attempts, error)
-            await asyncio.sleep(wait_seconds)
+                await self._wait(attempts, error)
 
-    def _wait_seconds(self, attempts: Attempts, error: IonClientError) -> float:
+    async def _wait(self, attempts: Attempts, error: IonClientError) -> None:
         """Until the next attempt. Raises the failure where there is to be none."""
+        if not self._closed:
+            await asyncio.sleep(attempts.wait_seconds(error))
         if self._closed:
             raise client_closed() from error
-        return attempts.wait_seconds(error)
 
     async def _pages(self, ask: Ask[Page[T]], timeout_seconds: float | None) -> AsyncIterator[T]:
         page = await self._call(ask, timeout_seconds)
@@ -222,7 +222,8 @@ class AsyncClient:
                         yield intake.take(part)
                 intake.check_end()
             except IonClientError as error:
-                wait_seconds = self._wait_seconds(attempts, intake.broken_by(error))
+                if intake.complete:
+                    return
+                await self._wait(attempts, intake.broken_by(error))
             else:
                 return
-            await asyncio.sleep(wait_seconds)

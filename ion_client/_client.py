@@ -192,14 +192,14 @@ class Client:
             try:
                 return self._transport.call(ask, attempts.envelope)
             except IonClientError as error:
-                wait_seconds = self._wait_seconds(attempts, error)
-            time.sleep(wait_seconds)
+                self._wait(attempts, error)
 
-    def _wait_seconds(self, attempts: Attempts, error: IonClientError) -> float:
+    def _wait(self, attempts: Attempts, error: IonClientError) -> None:
         """Until the next attempt. Raises the failure where there is to be none."""
+        if not self._closed:
+            time.sleep(attempts.wait_seconds(error))
         if self._closed:
             raise client_closed() from error
-        return attempts.wait_seconds(error)
 
     def _pages(self, ask: Ask[Page[T]], timeout_seconds: float | None) -> Iterator[T]:
         page = self._call(ask, timeout_seconds)
@@ -220,7 +220,8 @@ class Client:
                         yield intake.take(part)
                 intake.check_end()
             except IonClientError as error:
-                wait_seconds = self._wait_seconds(attempts, intake.broken_by(error))
+                if intake.complete:
+                    return
+                self._wait(attempts, intake.broken_by(error))
             else:
                 return
-            time.sleep(wait_seconds)

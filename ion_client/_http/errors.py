@@ -102,12 +102,14 @@ def _violations(detail: Any) -> list[Violation]:
 
 def _retry_after_seconds(value: str) -> float | None:
     """Seconds, or a date."""
-    if value.isdigit():
+    if value.isdecimal():
         return float(value)
     try:
         until = parsedate_to_datetime(value)
     except ValueError:
         return None
+    if until.tzinfo is None:  # the zone -0000: UTC, by somebody who may be elsewhere
+        until = until.replace(tzinfo=UTC)
     return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 

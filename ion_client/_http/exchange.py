@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ion_client._connect import Tls
 
 _HEADERS: Final = {"accept": "application/json", "user-agent": "ion-client"}
-# Of the timeout that travels, in seconds.
-_SHORTEST: Final = 0.001
+# Of a timeout.
+SHORTEST_SECONDS: Final = 0.001
 
 
 def client_options(base_url: str, tls: Tls | None) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def client_options(base_url: str, tls: Tls | None) -> dict[str, Any]:
 
 def request_options(request: Request, envelope: Envelope) -> dict[str, Any]:
     """httpx bounds single steps, not the whole: none may take longer than what is left now."""
-    remaining = max(_SHORTEST, envelope.deadline.remaining_seconds())
+    remaining = max(SHORTEST_SECONDS, envelope.deadline.remaining_seconds())
     return {
         "method": request.method,
         "url": request.path,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 from httpx_sse import EventSource
 
 from ion_client._asks import Ask, ExportAsk, StreamAsk
+from ion_client._http.connections import Connections
 from ion_client._http.exchange import Lines, check, client_options, request_options, result, translated
 from ion_client._http.messages import ENDPOINTS, Answer, Endpoint, parsed
-from ion_client._http.watchdog import Watchdog, shut
+from ion_client._http.watchdog import Watch, Watchdog, shut
 from ion_client._retry import Envelope
+from ion_client.errors import client_closed
 
 if TYPE_CHECKING:
     from ion_client._connect import Tls
@@ -29,6 +31,7 @@ class HttpTransport:
     def __init__(self, base_url: str, tls: Tls | None) -> None:
         self._http = httpx.Client(**client_options(base_url, tls))
         self._watchdog = Watchdog()
+        self._connections = Connections()
         self._lock = threading.Lock()
         self._under_way = 0
         self._streaming: set[socket.socket] = set()
@@ -67,17 +70,30 @@ class HttpTransport:
         self, endpoint: Endpoint, ask: Any, envelope: Envelope
     ) -> Iterator[tuple[httpx.Response, socket.socket]]:
         """One exchange up to the beginning of its answer, and the connection it has."""
-        request = request_options(endpoint.request(ask), envelope)
-        with self._counted(), translated(envelope.deadline), self._http.stream(**request) as response:
+        options = request_options(endpoint.request(ask), envelope)
+        with (
+            self._counted(),
+            translated(envelope.deadline),
+            self._watchdog.until(envelope.deadline) as watch,
+            closing(self._begun(options, envelope, watch)) as response,
+        ):
             connection = response.extensions["network_stream"].get_extra_info("socket")
-            with self._watchdog.until(envelope.deadline, connection):
-                yield response, connection
+            watch.move_to(connection)
+            yield response, connection
+
+    def _begun(self, options: dict[str, Any], envelope: Envelope, watch: Watch) -> httpx.Response:
+        trace = self._connections.trace(envelope.deadline)
+        request = self._http.build_request(**options, extensions={"trace": trace})
+        with self._connections.told_to(watch.move_to):
+            return self._http.send(request, stream=True)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
         """A connection closed under a thread that reads from it might be another one by the time that it reads: whoever
         is last closes them."""
         with self._lock:
+            if self._closing:
+                raise client_closed()
             self._under_way += 1
         try:
             yield

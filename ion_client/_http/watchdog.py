@@ -1,7 +1,7 @@
 """Ends the connections of sync calls at their deadlines.
 
-httpx bounds each read alone: a body that comes in drops could go on for ever, and one that stalls late for nearly as
-long again.
+httpx bounds each step alone: an answer that comes in drops could go on for ever, and one that stalls late for nearly
+as long again.
 """
 
 from __future__ import annotations
@@ -19,10 +19,33 @@ from ion_client.errors import deadline_exceeded
 
 
 @dataclass(order=True, slots=True)
-class _Watch:
+class Watch:
+    """Of one exchange."""
+
     at: float
-    connection: socket.socket | None = field(compare=False)  # None once it is not watched any more
+    connection: socket.socket | None = field(default=None, compare=False)
     cut: bool = field(default=False, compare=False)
+    ended: bool = field(default=False, compare=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+
+    def move_to(self, connection: socket.socket) -> None:
+        """The connection that the exchange has from now on."""
+        with self._lock:
+            self.connection = connection
+            if self.cut:
+                shut(connection)
+
+    def cut_off(self) -> None:
+        with self._lock:
+            if self.ended:
+                return
+            self.cut = True
+            if self.connection is not None:
+                shut(self.connection)
+
+    def end(self) -> None:
+        with self._lock:
+            self.ended, self.connection = True, None
 
 
 class Watchdog:
@@ -30,29 +53,28 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._watches: list[_Watch] = []  # a heap
+        self._watches: list[Watch] = []  # a heap
         self._running = False
         self._closed = False
 
     @contextmanager
-    def until(self, deadline: Deadline, connection: socket.socket) -> Iterator[None]:
+    def until(self, deadline: Deadline) -> Iterator[Watch]:
         """Raises DeadlineExceeded also where a body that was cut off just seems to be over, for want of a length."""
-        watch = _Watch(time.monotonic() + deadline.remaining_seconds(), connection)
+        watch = Watch(time.monotonic() + deadline.remaining_seconds())
         self._add(watch)
         try:
-            yield
+            yield watch
             if watch.cut:
                 raise deadline_exceeded()
         finally:
-            with self._changed:
-                watch.connection = None
+            watch.end()
 
     def close(self) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify()
 
-    def _add(self, watch: _Watch) -> None:
+    def _add(self, watch: Watch) -> None:
         with self._changed:
             self._drop_ended()
             heapq.heappush(self._watches, watch)
@@ -70,13 +92,10 @@ class Watchdog:
 
     def _cut_off_late_ones(self) -> None:
         while self._watches and self._watches[0].at <= time.monotonic():
-            watch = heapq.heappop(self._watches)
-            if watch.connection is not None:
-                watch.cut = True
-                shut(watch.connection)
+            heapq.heappop(self._watches).cut_off()
 
     def _drop_ended(self) -> None:
-        while self._watches and self._watches[0].connection is None:
+        while self._watches and self._watches[0].ended:
             heapq.heappop(self._watches)
 
 

@@ -79,7 +79,7 @@ class _Http:
             return Answer("UNREACHABLE")
         except (httpx.TransportError, httpx_sse.SSEError):
             return Answer("BROKEN_OFF")
-        except (msgspec.MsgspecError, KeyError, TypeError):
+        except (httpx.HTTPError, msgspec.MsgspecError, KeyError, TypeError):
             return Answer("NOT_AN_ANSWER")
 
     async def _ask_at_once(self, body: dict[str, str]) -> Answer:

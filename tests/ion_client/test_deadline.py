@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 import ion_client
-from ion_client._http.watchdog import Watchdog
+from ion_client._http.watchdog import Watch, Watchdog
 from ion_client._retry import Deadline
 
 MESSAGE = "Why does this keep failing? I am so tired of it."
@@ -76,18 +76,62 @@ async def test_drops_of_an_answer_do_not_keep_a_call_beyond_its_deadline(scripte
                     await call
 
 
+def dripping_heads(connections: list[object]):
+    """A server whose first answer on each connection is whole; the heads of all others never end."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nx-drops: ")
+            for _ in range(50 * PATIENCE_SECONDS):
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        writer.close()
+
+    return asyncio.start_server(drip, "127.0.0.1", 0)
+
+
+@pytest.mark.parametrize("kind", ["sync http", "async http"], indirect=True)
+async def test_drops_of_a_head_do_not_keep_a_call_beyond_its_deadline(scripted):
+    connections: list[object] = []
+    async with await dripping_heads(connections) as server:
+        scripted.http = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with scripted.connect() as ion, asyncio.timeout(PATIENCE_SECONDS / 2):
+            for ask in (ion.chat, lambda text, **fields: ion.stream(text, **fields).read()):
+                with pytest.raises(ion_client.NotFound):
+                    await ion.session("talk")
+                with pytest.raises(ion_client.DeadlineExceeded):
+                    await ask("hello", timeout_seconds=0.3)
+    assert len(connections) == 2  # each was used again
+
+
 def test_a_deadline_does_not_end_what_comes_after_its_call():
     """Connections are used again."""
     watchdog = Watchdog()
     (reused, far), (late, other_far) = socket.socketpair(), socket.socketpair()
     with reused, far, late, other_far:
-        with watchdog.until(Deadline.after(0.05), reused):
-            pass
-        with pytest.raises(ion_client.DeadlineExceeded), watchdog.until(Deadline.after(0.1), late):
+        with watchdog.until(Deadline.after(0.05)) as watch:
+            watch.move_to(reused)
+        with suppress(ion_client.DeadlineExceeded), watchdog.until(Deadline.after(0.1)) as watch:
+            watch.move_to(late)
             assert other_far.recv(1) == b""  # the watchdog has come past both
+        assert watch.cut
         reused.sendall(b"x")
         assert far.recv(1) == b"x"
     watchdog.close()
+
+
+def test_a_connection_that_comes_after_the_deadline_is_ended_at_once():
+    connection, far = socket.socketpair()
+    with connection, far:
+        watch = Watch(0.0)
+        watch.cut_off()
+        watch.move_to(connection)
+        assert far.recv(1) == b""
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 301, float("nan")])

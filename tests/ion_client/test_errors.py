@@ -55,7 +55,9 @@ def test_when_to_come_again_is_told_in_seconds_or_as_a_date():
     assert from_answer(503, {"retry-after": "7"}, b"").retry_after_seconds == 7
     assert 3500 < from_answer(503, {"retry-after": later}, b"").retry_after_seconds <= 3600
     assert from_answer(503, {"retry-after": "7"}, b"").retryable
-    for nonsense in ("", "soon", "-1"):
+    nowhere = later.replace("GMT", "-0000")
+    assert 3500 < from_answer(503, {"retry-after": nowhere}, b"").retry_after_seconds <= 3600
+    for nonsense in ("", "soon", "-1", "²"):
         assert from_answer(503, {"retry-after": nonsense}, b"").retry_after_seconds is None
 
 
@@ -151,6 +153,18 @@ async def test_a_stream_without_its_end_or_beginning_is_no_reply(kind, events, k
             with pytest.raises(kind_of_error) as raised:
                 await ion.stream("hello").read()
     assert raised.value.reason == reason
+
+
+@pytest.mark.parametrize("kind", ["sync http", "async http"])
+@pytest.mark.parametrize(("events", "text"), [(ROUTING + DELTA + DONE, "hi\u2028"), (ROUTING + DONE, "")])
+async def test_a_reply_that_is_complete_outlives_its_connection(kind, events, text):
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with await raw_server(head + b"%x\r\n%b\r\n" % (len(events), events)) as server:
+        http = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with connected(kind, grpc="", http=http) as ion:
+            heard = [event async for event in ion.stream("hello").events()]
+            assert (await ion.stream("hello").read()).text == text
+    assert [type(event) for event in heard].count(ion_client.Done) == 1
 
 
 @pytest.mark.parametrize("kind", ["sync http", "async http"])

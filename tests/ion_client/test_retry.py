@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -11,8 +12,10 @@ from google.rpc import error_details_pb2, status_pb2
 import ion_client
 from chassis.errors import IonError
 from ion.error.v1.reason_pb2 import Reason
-from ion_client import _retry
-from ion_client._retry import wait_before_retry
+from ion_client import _async_client, _client, _retry
+from ion_client._asks import PersonasAsk
+from ion_client._http.sync import HttpTransport
+from ion_client._retry import Deadline, Envelope, wait_before_retry
 from ion_client.errors import CONNECTION_LOST, UNREACHABLE, failure
 from tests.stack.harness import free_port
 
@@ -107,6 +110,28 @@ async def test_a_call_is_given_up_at_once_where_the_deadline_would_pass_first(sc
             await ion.chat("hello", timeout_seconds=20)
     assert len(scripted.router.calls) == 1
     assert raised.value.retry_after_seconds == 60
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_client_that_is_closed_before_the_next_attempt_makes_none(scripted, monkeypatch, streamed):
+    scripted.router.script.extend([overloaded(), overloaded()])
+    async with scripted.connect() as ion:
+
+        async def close(seconds):
+            await ion.close()
+
+        monkeypatch.setattr(_client, "time", SimpleNamespace(sleep=lambda seconds: ion.sync.close()))
+        monkeypatch.setattr(_async_client, "asyncio", SimpleNamespace(sleep=close))
+        with pytest.raises(ion_client.Cancelled):
+            await (ion.stream("hello").read() if streamed else ion.chat("hello"))
+    assert len(scripted.router.calls) == 1
+
+
+def test_a_sync_call_over_http_that_comes_just_after_the_close_is_told_so():
+    transport = HttpTransport("http://127.0.0.1", None)
+    transport.close()
+    with pytest.raises(ion_client.Cancelled):
+        transport.call(PersonasAsk(), Envelope({}, Deadline.after(1)))
 
 
 async def test_what_is_not_retryable_is_not_retried(scripted):

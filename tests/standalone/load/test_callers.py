@@ -66,6 +66,10 @@ async def ask(answer: bytes | None, manner: Manner = MANNER) -> Answer:
         (response("200 OK", APOLOGY), "MODEL_QUOTA"),
         (response("200 OK", []), "NOT_AN_ANSWER"),
         (response("200 OK", "<html>", "text/html"), "NOT_AN_ANSWER"),
+        (
+            response("200 OK", "hello").replace(b"Connection:", b"Content-Encoding: gzip\r\nConnection:"),
+            "NOT_AN_ANSWER",
+        ),
         (b"", "BROKEN_OFF"),
     ],
 )
