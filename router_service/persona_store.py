@@ -83,10 +83,18 @@ class PersonaStore:
             yield_on_timeout=True,
         )
         async with aclosing(notices):
-            async for _ in notices:
-                await self._look()
-                if _identity(self._directory) != watched:
-                    return
+            first = asyncio.create_task(self._look())  # once the watch is set up: what came before is told by none
+            try:
+                async for _ in notices:
+                    # Now too: a folder that is made anew meanwhile may have the number of the one before.
+                    is_gone = _identity(self._directory) != watched
+                    await first
+                    await self._look()
+                    if is_gone or _identity(self._directory) != watched:
+                        return
+            finally:
+                first.cancel()
+                await asyncio.gather(first, return_exceptions=True)
 
     async def _look(self) -> None:
         """Take on the files as they are now; where they cannot be used, the table stays."""

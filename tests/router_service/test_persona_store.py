@@ -128,6 +128,7 @@ async def test_an_emptied_folder_keeps_the_table(store, folder):
 
 async def test_a_folder_that_goes_and_comes_back_is_followed_again(store, folder, monkeypatch):
     monkeypatch.setattr(persona_store, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(persona_store, "_LOOK_MILLISECONDS", 1000)  # of the watches that are set up from now on
     shutil.rmtree(folder)
     await until(lambda: store.problem != "")
     shutil.copytree(DEFAULT_DIRECTORY, folder)
