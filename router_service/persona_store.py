@@ -93,8 +93,7 @@ class PersonaStore:
                     if is_gone or _identity(self._directory) != watched:
                         return
             finally:
-                first.cancel()
-                await asyncio.gather(first, return_exceptions=True)
+                await asyncio.gather(first, return_exceptions=True)  # to its end: one look at a time
 
     async def _look(self) -> None:
         """Take on the files as they are now; where they cannot be used, the table stays."""
