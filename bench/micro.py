@@ -17,9 +17,9 @@ import uvloop
 
 from bench import reader as reading
 from bench.reader import ENGLISH, KOREAN, REPEATS
-from chassis import telemetry
 from chassis.deadline import Deadline
 from chassis.local_channel import LocalServer
+from chassis.observability import logs, tracing
 from chassis.server import CallGuard, new_server
 from chassis.settings import load
 from gateway_http.app import build_app
@@ -79,8 +79,8 @@ def _logging() -> dict[str, float]:
     """A record as a fallback reply writes it; a request that is answered writes none."""
     log = logging.getLogger("bench")
     with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
-        telemetry.setup("bench", "info")
-        telemetry.enter(None, None)
+        logs.start("bench", "info")
+        tracing.enter(None, None)
         microseconds = _time(lambda: log.warning("fallback", extra={"reason": "MODEL_UNAVAILABLE", "persona": "Lua"}))
     logging.basicConfig(handlers=[], force=True)
     return {"one log record": microseconds}

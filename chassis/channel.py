@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
-from contextvars import Context, copy_context
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
-from opentelemetry.trace import SpanKind
 
-from chassis import caller, telemetry
+from chassis import caller
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded, from_rpc
+from chassis.observability import tracing
+from chassis.observability.rpc import MadeCall
 from chassis.transport import PLAIN, Transport
 from ion.error.v1.reason_pb2 import Reason
 
@@ -72,18 +71,20 @@ async def invoke(
     deadline: Deadline,
     *,
     unreachable: Reason.ValueType,
+    target: str = "",
     wait_for_ready: bool = False,
 ) -> Any:
-    """One unary call within the deadline, its ids and trace context carried on. `name` is the full method name.
+    """One unary call within the deadline, its ids and trace context carried on. `name` is the full method name, and
+    `target` what the channel was opened for, as telemetry tells it.
 
     Raises IonError: a peer that nobody answers for is `unreachable`. Cancelling it cancels the call below.
     """
     remaining = _remaining_seconds(deadline)
-    with telemetry.span(name, SpanKind.CLIENT):
+    with MadeCall(name, target):
         call = method(
             request,
             timeout=remaining,
-            metadata=telemetry.outgoing_metadata() + caller.outgoing_metadata(),
+            metadata=tracing.outgoing_metadata() + caller.outgoing_metadata(),
             wait_for_ready=wait_for_ready,
             compression=compression_of(request),
         )
@@ -103,6 +104,7 @@ async def invoke_stream(
     deadline: Deadline,
     *,
     unreachable: Reason.ValueType,
+    target: str = "",
     wait_for_ready: bool = False,
 ) -> AsyncGenerator[Any, None]:
     """The messages of one server stream, all of them within the deadline; otherwise as `invoke`.
@@ -111,21 +113,29 @@ async def invoke_stream(
     before the end closes it (`contextlib.aclosing`).
     """
     remaining = _remaining_seconds(deadline)
-    with _span_apart(name) as context:
-        call = method(
-            request,
-            timeout=remaining,
-            metadata=context.run(telemetry.outgoing_metadata) + caller.outgoing_metadata(),
-            wait_for_ready=wait_for_ready,
-            compression=compression_of(request),
-        )
-        try:
-            async for message in call:
-                yield message
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, unreachable=unreachable) from error
-        finally:
-            call.cancel()  # as above; nothing happens where the call has ended
+    # Not the current call, as a generator shares its caller's context, which would see it between two messages.
+    made = MadeCall(name, target)
+    failure: BaseException | None = None
+    call = method(
+        request,
+        timeout=remaining,
+        metadata=tracing.outgoing_metadata(made.span.call) + caller.outgoing_metadata(),
+        wait_for_ready=wait_for_ready,
+        compression=compression_of(request),
+    )
+    try:
+        async for message in call:
+            made.note_message()
+            yield message
+    except grpc.aio.AioRpcError as error:
+        failure = told = from_rpc(error, unreachable=unreachable)
+        raise told from error
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        call.cancel()  # as above; nothing happens where the call has ended
+        made.end_with(failure)
 
 
 def compression_of(message: Message | bytes) -> grpc.Compression | None:
@@ -140,18 +150,3 @@ def _remaining_seconds(deadline: Deadline) -> float:
     if remaining <= 0:
         raise DeadlineExceeded
     return remaining
-
-
-@contextmanager
-def _span_apart(name: str) -> Iterator[Context]:
-    """A client span in a context of its own: a generator shares its caller's, which would see the span between two
-    messages, and may not be closed in the one it was begun in."""
-    context, span = copy_context(), telemetry.span(name, SpanKind.CLIENT)
-    context.run(span.__enter__)
-    try:
-        yield context
-    except BaseException as error:
-        context.run(span.__exit__, type(error), error, error.__traceback__)
-        raise
-    else:
-        context.run(span.__exit__, None, None, None)

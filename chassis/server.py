@@ -18,9 +18,7 @@ import uvloop
 from grpc_health.v1 import health as health_service
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from opentelemetry.trace import SpanKind
 
-from chassis import telemetry
 from chassis.access import AccessSettings, open_entrance
 from chassis.caller import (
     API_KEY_KEY,
@@ -37,6 +35,8 @@ from chassis.caller import (
 from chassis.channel import MAX_MESSAGE_BYTES, compression_of
 from chassis.database import Database, History
 from chassis.errors import STATUS_DETAILS_KEY, IonError, to_status
+from chassis.observability import observing, tracing
+from chassis.observability.rpc import ServedCall
 from chassis.settings import Bind, Settings, stop
 from chassis.transport import PLAIN, Transport
 from chassis.trust import SERVICE_TOKEN_KEY, ProvenServices, Trust
@@ -97,7 +97,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
             metadata = _take_on_ids(context)
             try:
-                with telemetry.span(name, SpanKind.SERVER):
+                with ServedCall(name):
                     async with self._admitted(metadata, context):
                         response = await behaviour(request, context)
             except Exception as error:
@@ -117,9 +117,10 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         async def guarded(request: Any, context: grpc.aio.ServicerContext) -> None:
             metadata = _take_on_ids(context)
             try:
-                with telemetry.span(name, SpanKind.SERVER):
+                with ServedCall(name) as served:
                     async with self._admitted(metadata, context), aclosing(behaviour(request, context)) as messages:
                         async for message in messages:
+                            served.note_message()
                             await context.write(message)
             except Exception as error:
                 await _abort(context, method, error)
@@ -156,7 +157,12 @@ async def _compress(response: Any, context: grpc.aio.ServicerContext) -> None:
 def _take_on_ids(context: grpc.aio.ServicerContext) -> dict[str, str]:
     """The metadata of the call, whose ids are taken on."""
     metadata = dict(context.invocation_metadata() or ())
-    telemetry.enter(metadata.get(telemetry.REQUEST_ID_KEY), metadata.get(telemetry.TRACEPARENT_KEY))
+    tracing.enter(
+        metadata.get(tracing.REQUEST_ID_KEY),
+        metadata.get(tracing.TRACEPARENT_KEY),
+        metadata.get(tracing.TRACESTATE_KEY, ""),
+        metadata.get(tracing.BAGGAGE_KEY, ""),
+    )
     return metadata
 
 
@@ -227,8 +233,8 @@ def run(
 ) -> None:
     """Run one service until SIGTERM or SIGINT, then drain it. `variable` is the setting that `bind` comes from;
     `histories` are the tables that the service keeps something in."""
-    telemetry.setup(service, settings.log_level)
-    uvloop.run(_host(service, settings, bind, variable, open_service, *histories))
+    with observing(service, settings):
+        uvloop.run(_host(service, settings, bind, variable, open_service, *histories))
 
 
 async def _host(

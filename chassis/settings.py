@@ -53,6 +53,36 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", validation_alias="ION_LOG_LEVEL", description="least severe log lines written to standard error"
     )
+    log_format: Literal["json", "google"] | None = Field(
+        None,
+        validation_alias="ION_LOG_FORMAT",
+        description="json, or google: with Google Cloud Logging's fields; unset: google on Cloud Run, else json",
+    )
+    log_batch_records: int = Field(
+        50,
+        ge=1,
+        le=10_000,
+        validation_alias="ION_LOG_BATCH_RECORDS",
+        description="log lines of requests that are written at once; warnings, and all lines at a terminal, do not wait",
+    )
+    log_batch_seconds: Seconds = Field(
+        5.0, validation_alias="ION_LOG_BATCH_SECONDS", description="seconds that a log line waits for others at most"
+    )
+    log_queue_records: int = Field(
+        10_000,
+        ge=100,
+        le=1_000_000,
+        validation_alias="ION_LOG_QUEUE_RECORDS",
+        description="log lines that may wait to be written; what comes beyond them is dropped, and counted",
+    )
+    access_log: bool = Field(
+        True, validation_alias="ION_ACCESS_LOG", description="1: the HTTP gateway writes one log line a request"
+    )
+    metrics_bind: BindSetting | None = Field(
+        None,
+        validation_alias="ION_METRICS_BIND",
+        description="host:port that serves /metrics to everybody, and nothing else; unset: none",
+    )
     request_timeout_seconds: Seconds = Field(
         30.0,
         validation_alias="ION_REQUEST_TIMEOUT_SECONDS",

@@ -6,10 +6,10 @@ import logging
 
 import uvloop
 
-from chassis import telemetry
 from chassis.access import open_entrance, require_proof
 from chassis.caller import show
 from chassis.channel import open_channel
+from chassis.observability import observing
 from chassis.server import listen, stop_signal
 from chassis.settings import Bind, load
 from chassis.transport import Transport
@@ -20,8 +20,8 @@ from gateway_http.settings import HttpSettings
 def main() -> None:
     settings = load(HttpSettings)
     require_proof(settings)
-    telemetry.setup("gateway_http", settings.log_level)
-    uvloop.run(_serve(settings))
+    with observing("gateway_http", settings):
+        uvloop.run(_serve(settings))
 
 
 async def _serve(settings: HttpSettings) -> None:
@@ -36,7 +36,7 @@ async def _serve(settings: HttpSettings) -> None:
         open_channel(settings.router_target, transport) as router,
         open_channel(settings.llm_target, transport) as llm,
     ):
-        await serve(settings, listener, router, llm, stopping, entrance.door)
+        await serve(settings, listener, router, llm, stopping, entrance.door, router_target=settings.router_target)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from litestar.datastructures import State
 from litestar.params import JSONBody
 from msgspec import UNSET
 
-from chassis import telemetry
 from chassis.caller import StreamedTokens, note_tokens
 from chassis.deadline import Deadline
 from chassis.errors import IonError
+from chassis.observability import tracing
 from gateway_http import apology, schemas, translation
 from gateway_http.departure import cancelled_when_client_leaves
 from gateway_http.event_stream import Event, event_stream
@@ -33,7 +33,7 @@ def broken_off(error: IonError) -> Event:
             error.message,
             error.reason_name,
             error.retryable,
-            telemetry.current().request_id,
+            tracing.current().request_id,
             error.retry_after_seconds or UNSET,
         ),
     )

@@ -12,8 +12,8 @@ import grpc
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
-from chassis import telemetry
 from chassis.errors import IonError
+from chassis.observability import tracing
 from gateway_http.schemas import ErrorItem, Problem, ValidationFailed
 from ion.error.v1.reason_pb2 import Reason
 
@@ -107,12 +107,12 @@ def as_told(error: Exception, where: str) -> IonError:
 
 
 def invalid(items: list[ErrorItem]) -> Response[Any]:
-    body = ValidationFailed(items, telemetry.current().request_id)
+    body = ValidationFailed(items, tracing.current().request_id)
     return Response(body, status_code=HTTPStatus.UNPROCESSABLE_ENTITY, media_type=MediaType.JSON)
 
 
 def problem(status: int, detail: str, reason: str, headers: dict[str, str] | None = None) -> Response[Any]:
-    body = Problem(detail, reason, telemetry.current().request_id)
+    body = Problem(detail, reason, tracing.current().request_id)
     return Response(body, status_code=status, headers=headers or {}, media_type=MediaType.JSON)
 
 

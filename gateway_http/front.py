@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import msgspec
 from litestar.types import ASGIApp, Message, Receive, Send
-from opentelemetry.trace import SpanKind
 
 from chassis import telemetry
 from chassis.caller import Door, OpenDoor, Shown, enter
 from chassis.errors import IonError
+from chassis.observability import tracing
 from gateway_http import errors
 from gateway_http.departure import forget_cancellation, is_settled
 from gateway_http.openai import errors as openai
@@ -29,7 +29,9 @@ SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
 _JSON: Final = b"application/json"
 # What `curl -d` sends when nothing else is said; read as JSON like a body without a type.
 _CURL_DEFAULT: Final = b"application/x-www-form-urlencoded"
-_WANTED_HEADERS: Final = frozenset({b"x-request-id", b"traceparent", b"authorization", b"x-api-key"})
+_WANTED_HEADERS: Final = frozenset(
+    {b"x-request-id", b"traceparent", b"tracestate", b"baggage", b"authorization", b"x-api-key"}
+)
 _PUBLIC: Final = frozenset({"/", "/health", "/livez", "/readyz", "/docs", "/openapi.json"})
 _PUBLIC_FOLDERS: Final = ("/docs/", "/assets/")
 # Ids in these may hold slashes: their routes decode what they take from the path.
@@ -49,16 +51,21 @@ class Front:
             await self._app(scope, receive, send)
             return
         headers = _wanted_headers(scope["headers"])
-        telemetry.enter(headers.get(b"x-request-id"), headers.get(b"traceparent"))
-        with telemetry.span(f"{scope['method']} {_without_ids(scope['path'])}", SpanKind.SERVER):
+        tracing.enter(
+            headers.get(b"x-request-id"),
+            headers.get(b"traceparent"),
+            headers.get(b"tracestate", ""),
+            headers.get(b"baggage", ""),
+        )
+        with tracing.span(telemetry.HTTP_SERVER, f"{scope['method']} {_without_ids(scope['path'])}"):
             if self._door is None or is_public(scope["path"]):
-                await self._answer(scope, receive, _sender(send, telemetry.current()))
+                await self._answer(scope, receive, _sender(send, tracing.current()))
             else:
                 await self._admit(self._door, _shown(headers, scope), scope, receive, send)
 
     async def _admit(self, door: Door, shown: Shown, scope: Any, receive: Receive, send: Send) -> None:
         """What the caller has used is charged when its answer is complete, or nobody waits for it any longer."""
-        call = telemetry.current()
+        call = tracing.current()
         try:
             admitted = await door.admit(shown)
         except Exception as error:
@@ -115,7 +122,7 @@ def _takes_json(scope: Any) -> bool:
     return media_type == _JSON or (media_type.startswith(b"application/") and media_type.endswith(b"+json"))
 
 
-def _sender(send: Send, call: telemetry.CallContext, more: Mapping[str, str] | None = None) -> Send:
+def _sender(send: Send, call: tracing.CallContext, more: Mapping[str, str] | None = None) -> Send:
     own = (
         (b"x-request-id", call.request_id.encode()),
         (b"traceparent", call.traceparent.encode()),
@@ -137,7 +144,7 @@ async def _refuse(error: IonError, scope: Any, send: Send) -> None:
     if openai.is_openai(scope["path"]):
         await _send_json(send, *openai.refusal(error))
         return
-    problem = Problem(error.message, error.reason_name, telemetry.current().request_id)
+    problem = Problem(error.message, error.reason_name, tracing.current().request_id)
     await _send_json(send, errors.status_of(error), errors.headers_of(error), problem)
 
 
@@ -146,7 +153,7 @@ async def _refuse_media_type(scope: Any, send: Send) -> None:
     if openai.is_openai(scope["path"]):
         await _send_json(send, 415, {}, openai.problem(415, detail, reason))
         return
-    await _send_json(send, 415, {}, Problem(detail, reason, telemetry.current().request_id))
+    await _send_json(send, 415, {}, Problem(detail, reason, tracing.current().request_id))
 
 
 async def _send_json(send: Send, status: int, headers: Mapping[str, str], content: Any) -> None:

@@ -10,7 +10,8 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from chassis import caller, telemetry
+from chassis import caller
+from chassis.observability import tracing
 from ion.router.v1 import router_pb2, router_pb2_grpc
 
 POLL_SECONDS = 0.5
@@ -20,7 +21,7 @@ CHECK_TIMEOUT_SECONDS = 1.0
 REDIS = "redis"
 DATABASE = "database"
 # A trace that nobody samples: what is asked twice a second would bury the traces of requests.
-_UNSAMPLED = ((telemetry.TRACEPARENT_KEY, f"00-{1:032x}-{1:016x}-00"),)
+_UNSAMPLED = ((tracing.TRACEPARENT_KEY, f"00-{1:032x}-{1:016x}-00"),)
 
 
 class HealthMonitor:

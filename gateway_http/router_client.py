@@ -18,10 +18,11 @@ _SERVICE = "ion.router.v1.PersonaRouterService"
 
 class RouterClient:
     """Every method raises IonError; cancelling one cancels the call below. With `wait_for_ready` a router that is
-    still starting is waited for, within the deadline."""
+    still starting is waited for, within the deadline. `target` is what the channel was opened for."""
 
-    def __init__(self, channel: grpc.aio.Channel, *, wait_for_ready: bool = False) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, target: str = "", wait_for_ready: bool = False) -> None:
         self._stub = router_pb2_grpc.PersonaRouterServiceStub(channel)
+        self._target = target
         self._wait_for_ready = wait_for_ready
 
     async def chat(self, request: router_pb2.ChatRequest, deadline: Deadline) -> router_pb2.ChatResponse:
@@ -88,6 +89,7 @@ class RouterClient:
             request,
             deadline,
             unreachable=Reason.REASON_ROUTER_UNAVAILABLE,
+            target=self._target,
             wait_for_ready=self._wait_for_ready,
         )
 
@@ -98,5 +100,6 @@ class RouterClient:
             request,
             deadline,
             unreachable=Reason.REASON_ROUTER_UNAVAILABLE,
+            target=self._target,
             wait_for_ready=self._wait_for_ready,
         )

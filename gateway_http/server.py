@@ -64,10 +64,12 @@ async def serve(
     llm_channel: grpc.aio.Channel,
     stopping: asyncio.Event,
     door: Door,
+    *,
+    router_target: str = "",
 ) -> None:
     """Serve until `stopping`, then report not ready, wait for load balancers to notice, and let requests end."""
     monitor = HealthMonitor(router_channel, llm_channel)
-    app, state = build_app(settings, RouterClient(router_channel), monitor, door)
+    app, state = build_app(settings, RouterClient(router_channel, target=router_target), monitor, door)
     config = uvicorn.Config(
         app,
         loop="none",

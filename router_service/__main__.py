@@ -26,7 +26,7 @@ def main() -> None:
         async with (
             publishing(database, health),
             open_channel(settings.llm_target, Transport.of(settings)) as channel,
-            open_persona_router(settings, channel, database) as hosted,
+            open_persona_router(settings, channel, database, llm_target=settings.llm_target) as hosted,
         ):
             yield hosted
 

@@ -81,12 +81,12 @@ async def summaries_of(
 
 @asynccontextmanager
 async def open_persona_router(
-    settings: RouterSettings, llm_channel: grpc.aio.Channel, database: Database
+    settings: RouterSettings, llm_channel: grpc.aio.Channel, database: Database, *, llm_target: str = ""
 ) -> AsyncIterator[Hosted]:
-    """The router, following its persona files until the block ends. `llm_channel` and `database`, which is to know
-    HISTORY, stay the caller's to close."""
+    """The router, following its persona files until the block ends. `llm_channel`, opened for `llm_target`, and
+    `database`, which is to know HISTORY, stay the caller's to close."""
     store = load_store(settings)
-    llm = LlmClient(llm_channel)
+    llm = LlmClient(llm_channel, target=llm_target)
     conversations = conversations_of(settings, database)
     async with (
         store.watching(),

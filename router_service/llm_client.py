@@ -21,15 +21,16 @@ _UNREACHABLE = Reason.REASON_LLM_GATEWAY_UNAVAILABLE
 
 
 class LlmClient:
-    """Asks the LLM gateway for replies."""
+    """Asks the LLM gateway for replies. `target` is what the channel was opened for."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, target: str = "") -> None:
         self._stub = llm_pb2_grpc.LlmGatewayServiceStub(channel)
+        self._target = target
 
     async def generate(self, request: llm_pb2.GenerateRequest, deadline: Deadline) -> llm_pb2.GenerateResponse:
         """One reply. Raises IonError; cancelling it cancels the call below."""
         reply: llm_pb2.GenerateResponse = await invoke(
-            self._stub.Generate, _GENERATE, request, deadline, unreachable=_UNREACHABLE
+            self._stub.Generate, _GENERATE, request, deadline, unreachable=_UNREACHABLE, target=self._target
         )
         note_tokens(_used_tokens(reply.generation))
         return reply
@@ -42,7 +43,14 @@ class LlmClient:
         cancels the call below."""
         generation: llm_pb2.Generation | None = None
         asked = _as_stream(request)
-        calls = invoke_stream(self._stub.StreamGenerate, _STREAM_GENERATE, asked, deadline, unreachable=_UNREACHABLE)
+        calls = invoke_stream(
+            self._stub.StreamGenerate,
+            _STREAM_GENERATE,
+            asked,
+            deadline,
+            unreachable=_UNREACHABLE,
+            target=self._target,
+        )
         with StreamedTokens() as tokens:
             async with aclosing(calls) as events:
                 async for event in events:

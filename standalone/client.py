@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
-from chassis import telemetry
 from chassis.channel import open_channel
 from chassis.database import Database, open_database
 from chassis.deadline import Deadline
+from chassis.observability import tracing
 from chassis.transport import Transport
 from gateway_http.router_client import RouterClient
 from ion.router.v1 import router_pb2
@@ -58,7 +58,7 @@ class Router:
         await self._client.delete_session(request, self._begin())
 
     def _begin(self) -> Deadline:
-        telemetry.enter(None, None)
+        tracing.enter(None, None)
         return Deadline.after(self._timeout_seconds)
 
 
@@ -80,7 +80,7 @@ async def open_router(
             database = await stack.enter_async_context(_database(router_settings)) if keeps_sessions else None
             pipeline = await stack.enter_async_context(open_pipeline(router_settings, llm_settings, database))
             channel = pipeline.router.channel
-        yield Router(RouterClient(channel, wait_for_ready=bool(target)), timeout_seconds)
+        yield Router(RouterClient(channel, target=target or "", wait_for_ready=bool(target)), timeout_seconds)
 
 
 def _database(settings: RouterSettings) -> AbstractAsyncContextManager[Database]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
 
-from chassis import telemetry
+from chassis.observability import tracing
 from gateway_http import translation
 from gateway_http.openai.models import model_of
 from gateway_http.openai.schemas import (
@@ -33,7 +33,7 @@ class Identity:
     """What all parts of an answer have in common. `model` is who answers; until that is known, who was asked."""
 
     model: str
-    id: str = field(default_factory=lambda: f"chatcmpl-{telemetry.current().request_id}")
+    id: str = field(default_factory=lambda: f"chatcmpl-{tracing.current().request_id}")
     created: int = field(default_factory=lambda: int(time.time()))
 
 

@@ -12,8 +12,8 @@ import grpc
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
-from chassis import telemetry
 from chassis.errors import IonError
+from chassis.observability import tracing
 from gateway_http.errors import headers_of
 from gateway_http.openai.schemas import ErrorBody, ErrorDetail
 from ion.error.v1.reason_pb2 import Reason
@@ -127,7 +127,7 @@ def _about_header(error: ValidationException) -> tuple[str, str, str, str]:
 
 
 def _body(message: str, kind: str, code: str | None, param: str | None = None) -> ErrorBody:
-    return ErrorBody(ErrorDetail(message, kind, param, code), telemetry.current().request_id)
+    return ErrorBody(ErrorDetail(message, kind, param, code), tracing.current().request_id)
 
 
 def _answer(status: int, body: ErrorBody, headers: Mapping[str, str] | None = None) -> Response[Any]:

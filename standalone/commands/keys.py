@@ -62,9 +62,6 @@ def revoke(
 
 
 def _settings() -> AccessSettings:
-    from chassis import telemetry
-
-    telemetry.setup("ion", "error")
     return load(AccessSettings)
 
 

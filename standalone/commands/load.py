@@ -101,10 +101,8 @@ def _open_http(url: str, manner: Manner, callers: int, *, allow_remote: bool) ->
 
 
 def _open_grpc(target: str, manner: Manner) -> OpenCalled:
-    from chassis import telemetry
     from chassis.transport import Transport
     from standalone.load.callers import open_grpc
 
     settings = load(RouterSettings)
-    telemetry.setup("ion", "error")
     return lambda: open_grpc(target, manner, Transport.of(settings))

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 import typer
 import uvloop
 
-from chassis import caller, telemetry
+from chassis import caller
 from chassis.errors import IonError
-from chassis.settings import load, stop
+from chassis.observability import observing
+from chassis.settings import Settings, load, stop
 from llm_gateway.settings import LlmSettings
 from router_service.settings import RouterSettings
 from standalone.failure import CommandFailed
@@ -37,7 +38,6 @@ def clients(
     from standalone.client import open_router
 
     router_settings, llm_settings = load(RouterSettings), load(LlmSettings)
-    telemetry.setup("ion", "error")
     authorization = load(ClientSettings).authorization
     if target and authorization:
         caller.show((caller.AUTHORIZATION_KEY, authorization))
@@ -45,8 +45,12 @@ def clients(
 
 
 def run(work: Coroutine[Any, Any, T], *, as_json: bool) -> T:
-    """The outcome of it."""
-    with failures_told(as_json=as_json), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    """The outcome of it. What goes wrong beside it is not the business of who asked."""
+    with (
+        observing("ion", load(Settings, log_level="error")),
+        failures_told(as_json=as_json),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         return runner.run(work)
 
 

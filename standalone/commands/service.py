@@ -8,7 +8,7 @@ import typer
 import uvloop
 from pydantic import ValidationError
 
-from chassis import telemetry
+from chassis.observability import observing
 from chassis.settings import Settings, describe, load, stop
 from gateway_http.settings import HttpSettings
 from llm_gateway.settings import LlmSettings
@@ -35,8 +35,8 @@ def serve(
     from standalone.serve import serve as run
 
     http_settings, router_settings, llm_settings = load(HttpSettings), load(RouterSettings), load(LlmSettings)
-    telemetry.setup("ion", http_settings.log_level)
-    uvloop.run(run(http_settings, router_settings, llm_settings, with_grpc=with_grpc))
+    with observing("ion", http_settings):
+        uvloop.run(run(http_settings, router_settings, llm_settings, with_grpc=with_grpc))
 
 
 def health(

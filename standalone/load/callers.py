@@ -148,7 +148,7 @@ async def open_grpc(target: str, manner: Manner, transport: Transport = PLAIN) -
     if manner.authorization:
         caller.show((caller.AUTHORIZATION_KEY, manner.authorization))
     async with open_channel(target, transport) as channel:
-        yield _Grpc(Router(RouterClient(channel), manner.timeout_seconds), manner)
+        yield _Grpc(Router(RouterClient(channel, target=target), manner.timeout_seconds), manner)
 
 
 class _Grpc:

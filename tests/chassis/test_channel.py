@@ -10,10 +10,10 @@ import grpc.aio
 import pytest
 from opentelemetry.trace import SpanKind
 
-from chassis import telemetry
 from chassis.channel import invoke, invoke_stream, open_channel
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded, IonError
+from chassis.observability import tracing
 from chassis.server import CallGuard, new_server
 from ion.error.v1.reason_pb2 import Reason
 from tests.chassis.conftest import SERVICE, Hanging, Serve
@@ -112,11 +112,11 @@ async def test_ids_and_deadline_are_carried_on():
     async def handle(request, context):
         seen.update(dict(context.invocation_metadata()))
         seen["remaining"] = context.time_remaining()
-        seen["current"] = telemetry.current()
+        seen["current"] = tracing.current()
         return b""
 
     server, port = await start(handle)
-    mine = telemetry.enter("req-7", None)
+    mine = tracing.enter("req-7", None)
     async with open_channel(f"127.0.0.1:{port}") as channel:
         await call(channel)
     await server.stop(None)
@@ -138,7 +138,7 @@ async def test_a_stream_is_read_to_its_end_with_ids_and_deadline_carried_on(serv
         yield b"2"
 
     echo = await serve(stream=handle, interceptors=[CallGuard()])
-    mine = telemetry.enter("req-7", None)
+    mine = tracing.enter("req-7", None)
     assert [message async for message in stream(echo.stream)] == [b"1", b"2"]
     assert (seen["x-request-id"], seen["traceparent"]) == ("req-7", mine.traceparent)
     assert 4 < seen["remaining"] <= 5.01
@@ -238,10 +238,10 @@ async def test_a_stream_has_one_span_until_its_last_message_that_its_reader_is_n
         yield b"1"
         yield b"2"
 
-    mine = telemetry.enter("req-7", None)
+    mine = tracing.enter("req-7", None)
     messages = stream((await serve(stream=handle)).stream)
     async for _ in messages:
-        assert telemetry.current() == mine
+        assert tracing.current() == mine
         assert not spans.get_finished_spans()
     (span,) = spans.get_finished_spans()
     assert (span.name, span.kind) == (STREAM, SpanKind.CLIENT)

@@ -12,9 +12,10 @@ from grpc_health.v1 import health as health_service
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.trace import SpanKind
 
-from chassis import caller, telemetry
+from chassis import caller
 from chassis.caller import NOBODY, Admitted, Caller, Shown
 from chassis.errors import IonError, from_rpc
+from chassis.observability import tracing
 from chassis.server import CallGuard, _address, add_health_and_reflection, listen, new_server
 from chassis.settings import Bind
 from chassis.trust import ProvenServices
@@ -114,7 +115,7 @@ async def test_ids_and_span_of_a_stream_last_until_its_end(serve: Serve, spans):
 
     async def handle(request, context):
         for message in (b"1", b"2"):
-            seen.append((telemetry.current().request_id, len(spans.get_finished_spans())))
+            seen.append((tracing.current().request_id, len(spans.get_finished_spans())))
             yield message
         raise IonError(Reason.REASON_MODEL_INTERRUPTED)
 

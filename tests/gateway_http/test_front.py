@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis import caller, telemetry
+from chassis import caller
 from chassis.caller import Admitted, Caller, OpenDoor, Shown
 from chassis.errors import IonError
 from gateway_http.departure import cancelled_when_client_leaves

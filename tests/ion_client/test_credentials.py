@@ -57,7 +57,7 @@ async def test_a_key_opens_the_door_until_its_limit_is_reached(tmp_path, monkeyp
                 with pytest.raises(ion_client.RateLimited) as raised:
                     await ion.stream("hello", timeout_seconds=2).read()
             assert (raised.value.reason, raised.value.refused) == ("RATE_LIMITED", True)
-            assert 2 < raised.value.retry_after_seconds <= 60
+            assert 0 < raised.value.retry_after_seconds <= 60
 
 
 async def test_a_key_is_shown_to_the_service_alone(scripted):

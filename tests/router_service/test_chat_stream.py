@@ -12,8 +12,8 @@ import pytest
 
 from chassis.errors import RULES, from_rpc
 from chassis.local_channel import LocalChannel, LocalServer
+from chassis.observability.tracing import REQUEST_ID_KEY
 from chassis.server import CallGuard
-from chassis.telemetry import REQUEST_ID_KEY
 from ion.error.v1.reason_pb2 import Reason
 from ion.llm.v1 import llm_pb2_grpc
 from ion.router.v1 import router_pb2

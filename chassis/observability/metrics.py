@@ -1,0 +1,106 @@
+"""Measurements: histograms and counts as they happen, and what is looked up when somebody collects.
+
+Off until `start`: what is measured then costs a look at a variable. Each metric is declared in chassis.telemetry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from opentelemetry.context import Context
+
+from chassis.observability import tracing
+from chassis.telemetry import SCOPE, Instrument, Metric
+
+# A value, and the attributes that it is for.
+Observed = tuple[float, Mapping[str, str]]
+# Called by whoever collects, in another thread: it is to copy what it reads before it walks it.
+Observe = Callable[[], Iterable[Observed]]
+
+MAX_SERIES: Final = 2000  # of a metric; what comes after them counts under otel.metric.overflow
+
+_meter: Any = None
+_instruments: dict[str, Any] = {}
+_observers: dict[str, list[Observe]] = {}
+
+
+def start(readers: Sequence[Any], resource: Any) -> Any:
+    """Measure from now on, for these readers; the provider, to be shut down."""
+    global _meter
+    from opentelemetry.sdk.metrics import MeterProvider
+
+    provider = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+    _meter = provider.get_meter(SCOPE)
+    _instruments.clear()
+    return provider
+
+
+def stop() -> None:
+    global _meter
+    _meter = None
+    _instruments.clear()
+    _observers.clear()
+
+
+def is_on() -> bool:
+    return _meter is not None
+
+
+def record(
+    metric: Metric, value: float, attributes: Mapping[str, Any] | None = None, span: tracing.Span | None = None
+) -> None:
+    """Of a histogram. The span, by default the current one, becomes an exemplar where it is recorded."""
+    if _meter is not None:
+        _instrument(metric).record(value, attributes, _context(span))
+
+
+def count(metric: Metric, attributes: Mapping[str, Any] | None = None, amount: float = 1) -> None:
+    """Of a counter."""
+    if _meter is not None:
+        _instrument(metric).add(amount, attributes, _context(None))
+
+
+def observe(metric: Metric, observer: Observe) -> None:
+    """Ask `observer` for the values of a gauge or up-down counter, or the totals of a counter, each time that somebody
+    collects. Several observers of a metric are to have different attributes. Nothing where metrics are off."""
+    if _meter is None:
+        return
+    _observers.setdefault(metric.name, []).append(observer)
+    if metric.name not in _instruments:
+        _instruments[metric.name] = _new_observable(metric)
+
+
+def _context(span: tracing.Span | None) -> Context:
+    return (span or tracing.current_span()).context
+
+
+def _instrument(metric: Metric) -> Any:
+    known = _instruments.get(metric.name)
+    if known is None:
+        known = _instruments[metric.name] = _new_instrument(metric)
+    return known
+
+
+def _new_instrument(metric: Metric) -> Any:
+    if metric.instrument is Instrument.HISTOGRAM:
+        return _meter.create_histogram(
+            metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.buckets
+        )
+    return _meter.create_counter(metric.name, metric.unit, metric.description)
+
+
+def _new_observable(metric: Metric) -> Any:
+    create = {
+        Instrument.COUNTER: _meter.create_observable_counter,
+        Instrument.GAUGE: _meter.create_observable_gauge,
+        Instrument.UP_DOWN: _meter.create_observable_up_down_counter,
+    }[metric.instrument]
+    return create(metric.name, [lambda _options: _observations(metric)], metric.unit, metric.description)
+
+
+def _observations(metric: Metric) -> list[Any]:
+    from opentelemetry.metrics import Observation
+
+    observers = tuple(_observers.get(metric.name, ()))
+    return [Observation(value, attributes) for observer in observers for value, attributes in observer()]
