@@ -1,10 +1,12 @@
 """Measurements: histograms and counts as they happen, and what is looked up when somebody collects.
 
-Off until `start`: what is measured then costs a look at a variable. Each metric is declared in chassis.telemetry.
+Off until `start`: what is measured then costs a look at a variable. Each metric is declared in chassis.telemetry, and
+is either measured as it happens or observed, never both.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -20,27 +22,34 @@ Observe = Callable[[], Iterable[Observed]]
 
 MAX_SERIES: Final = 2000  # of a metric; what comes after them counts under otel.metric.overflow
 
+_log = logging.getLogger(__name__)
 _meter: Any = None
 _instruments: dict[str, Any] = {}
 _observers: dict[str, list[Observe]] = {}
+_broken: set[str] = set()  # metrics with an observer that has failed
 
 
 def start(readers: Sequence[Any], resource: Any) -> Any:
-    """Measure from now on, for these readers; the provider, to be shut down."""
+    """Measure from now on, for these readers of the SDK. Returns the provider: shut down before `stop`, it still gives
+    its readers what is observed."""
     global _meter
+    # Imported where it is used: 75 ms of the start.
     from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.view import View
 
-    provider = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+    bounded = View(instrument_name="*", aggregation_cardinality_limit=MAX_SERIES)
+    provider = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False, views=[bounded])
     _meter = provider.get_meter(SCOPE)
-    _instruments.clear()
     return provider
 
 
 def stop() -> None:
+    """Measure nothing any longer, and forget the observers."""
     global _meter
     _meter = None
     _instruments.clear()
     _observers.clear()
+    _broken.clear()
 
 
 def is_on() -> bool:
@@ -63,7 +72,8 @@ def count(metric: Metric, attributes: Mapping[str, Any] | None = None, amount: f
 
 def observe(metric: Metric, observer: Observe) -> None:
     """Ask `observer` for the values of a gauge or up-down counter, or the totals of a counter, each time that somebody
-    collects. Several observers of a metric are to have different attributes. Nothing where metrics are off."""
+    collects, until `stop`. Several observers of a metric are to have different attributes; one that raises loses its
+    own values alone. Nothing where metrics are off: who observes does so after the start."""
     if _meter is None:
         return
     _observers.setdefault(metric.name, []).append(observer)
@@ -103,4 +113,14 @@ def _observations(metric: Metric) -> list[Any]:
     from opentelemetry.metrics import Observation
 
     observers = tuple(_observers.get(metric.name, ()))
-    return [Observation(value, attributes) for observer in observers for value, attributes in observer()]
+    return [Observation(value, attributes) for observer in observers for value, attributes in _values(metric, observer)]
+
+
+def _values(metric: Metric, observer: Observe) -> Sequence[Observed]:
+    try:
+        return tuple(observer())
+    except Exception:
+        if metric.name not in _broken:
+            _broken.add(metric.name)
+            _log.exception("defect in an observer of %s, whose values are missing from now on", metric.name)
+        return ()
