@@ -112,18 +112,21 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class PoolUse:
-    """Connections: those that are kept open at most (`size`), those in use, and those of them beyond `size`."""
+    """Connections: those that are kept open at most (`size`), those in use, those of all beyond `size`, and those that
+    are open and idle."""
 
     size: int = 0
     checked_out: int = 0
     overflow: int = 0
+    idle: int = 0
 
 
 class Database(Protocol):
     """Connections. All three raise IonError(DATABASE_UNAVAILABLE) where the database does not answer within the
     deadline or `database_timeout_seconds`, at once while it is known to be away; errors inside the block are translated
     too. Errors of a statement itself, such as sqlalchemy.exc.IntegrityError, are the caller's and stay what they are.
-    A block that is cancelled, or that raises, leaves nothing behind; it is to wait for nothing but the database."""
+    A block that is cancelled, or that raises, leaves nothing behind; it is to wait for nothing but the database.
+    `summary` is what its span is called: an operation and what it is for, and nothing of a request."""
 
     @property
     def available(self) -> bool:
@@ -137,17 +140,17 @@ class Database(Protocol):
     @property
     def pool(self) -> PoolUse: ...
 
-    def transaction(self, deadline: Deadline) -> AbstractAsyncContextManager[AsyncConnection]:
+    def transaction(self, deadline: Deadline, summary: str) -> AbstractAsyncContextManager[AsyncConnection]:
         """All or nothing: committed at the end of the block, rolled back where it raises or is cancelled. What was read
         in it from SQLite no other process changes before it ends; PostgreSQL reads what is committed."""
         ...
 
-    def writing(self, deadline: Deadline) -> AbstractAsyncContextManager[AsyncConnection]:
+    def writing(self, deadline: Deadline, summary: str) -> AbstractAsyncContextManager[AsyncConnection]:
         """For one statement that writes: it is its own transaction, and on PostgreSQL one exchange of messages. On
         SQLite this is `transaction`."""
         ...
 
-    def reading(self, deadline: Deadline) -> AbstractAsyncContextManager[AsyncConnection]:
+    def reading(self, deadline: Deadline, summary: str) -> AbstractAsyncContextManager[AsyncConnection]:
         """For statements that only read and stand alone: each is its own transaction."""
         ...
 
@@ -163,7 +166,7 @@ class NoDatabase:
         await asyncio.Event().wait()
 
     @asynccontextmanager
-    async def transaction(self, deadline: Deadline) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self, deadline: Deadline, summary: str) -> AsyncIterator[AsyncConnection]:
         raise IonError(Reason.REASON_DATABASE_UNAVAILABLE)
         yield
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+from chassis import telemetry
 from chassis.aside import aside
 from chassis.database import DatabaseSettings, History, PoolUse
 from chassis.deadline import Deadline
 from chassis.errors import IonError
+from chassis.observability import metrics
+from chassis.observability.databases import Question, Server
 from chassis.presence import Presence
 from ion.error.v1.reason_pb2 import Reason
 
@@ -29,6 +32,7 @@ MIGRATION_SECONDS: Final = 600.0
 CLOSE_SECONDS: Final = 3.0  # for all idle connections, one after the other
 LONG_SHARE: Final = 0.9  # of database_timeout_seconds: silence that long is an absence
 CLEAN_UP_SECONDS: Final = 0.25  # what a call waits for its rollback, which then goes on without it
+_POOL: Final = {telemetry.DB_POOL: "sql"}
 
 
 class _Call:
@@ -56,6 +60,7 @@ class SqlDatabase:
         self._settings = settings
         self._patience_seconds = settings.database_timeout_seconds
         self._histories = histories
+        self._server = _server_of(settings)
         self._presence = Presence("The database")
         self._engine: Engine | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -64,6 +69,10 @@ class SqlDatabase:
         self._had_tables = False  # as they are wanted, once
 
     def start(self) -> None:
+        metrics.observe(telemetry.DB_CONNECTIONS, self._connections)
+        most = self._settings.database_pool_size + self._settings.database_max_overflow
+        metrics.observe(telemetry.DB_CONNECTIONS_MAX, lambda: [(most, _POOL)])
+        metrics.observe(telemetry.DB_AVAILABLE, lambda: [(int(self.available), {})])
         self._looking = asyncio.create_task(self._keep_looking())
 
     async def close(self) -> None:
@@ -93,21 +102,26 @@ class SqlDatabase:
         """As in Database."""
         return self._engine.pool if self._engine else PoolUse()
 
+    def _connections(self) -> Iterable[metrics.Observed]:
+        pool = self.pool
+        states = {"used": pool.checked_out, "idle": pool.idle}
+        return [(number, _POOL | {telemetry.DB_CONNECTION_STATE: state}) for state, number in states.items()]
+
     @asynccontextmanager
-    async def transaction(self, deadline: Deadline) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self, deadline: Deadline, summary: str) -> AsyncIterator[AsyncConnection]:
         """As in Database."""
-        async with self._writing(deadline, is_alone=False) as connection:
+        async with self._writing(deadline, summary, is_alone=False) as connection:
             yield connection
 
     @asynccontextmanager
-    async def writing(self, deadline: Deadline) -> AsyncIterator[AsyncConnection]:
+    async def writing(self, deadline: Deadline, summary: str) -> AsyncIterator[AsyncConnection]:
         """As in Database."""
-        async with self._writing(deadline, is_alone=True) as connection:
+        async with self._writing(deadline, summary, is_alone=True) as connection:
             yield connection
 
     @asynccontextmanager
-    async def _writing(self, deadline: Deadline, *, is_alone: bool) -> AsyncIterator[AsyncConnection]:
-        async with self._answering(deadline) as call:
+    async def _writing(self, deadline: Deadline, summary: str, *, is_alone: bool) -> AsyncIterator[AsyncConnection]:
+        async with self._answering(deadline, summary) as call:
             engine = await self._found_engine()
             async with engine.turn, self._connected(engine, call) as connection:
                 if not is_alone or engine.is_file:
@@ -116,9 +130,9 @@ class SqlDatabase:
                 await connection.commit()
 
     @asynccontextmanager
-    async def reading(self, deadline: Deadline) -> AsyncIterator[AsyncConnection]:
+    async def reading(self, deadline: Deadline, summary: str) -> AsyncIterator[AsyncConnection]:
         """As in Database."""
-        async with self._answering(deadline) as call:
+        async with self._answering(deadline, summary) as call:
             engine = await self._found_engine()
             async with self._connected(engine, call) as connection:
                 yield connection
@@ -153,19 +167,20 @@ class SqlDatabase:
             cleaning.exception()  # a connection that is broken at its end has been noticed before
 
     @asynccontextmanager
-    async def _answering(self, deadline: Deadline) -> AsyncIterator[_Call]:
-        """Bounds the block in time, and translates its errors."""
+    async def _answering(self, deadline: Deadline, summary: str) -> AsyncIterator[_Call]:
+        """Bounds the block in time, translates its errors, and tells of it."""
         call = _Call(min(self._patience_seconds, deadline.remaining_seconds()), self._presence.absences)
-        try:
-            async with asyncio.timeout(call.seconds):
-                yield call
-        except TimeoutError as error:
-            self._notice_silence(call)
-            raise IonError(Reason.REASON_DATABASE_UNAVAILABLE) from error
-        except Exception as error:
-            if self._notice(call, error):
+        with Question(self._server, summary):
+            try:
+                async with asyncio.timeout(call.seconds):
+                    yield call
+            except TimeoutError as error:
+                self._notice_silence(call)
                 raise IonError(Reason.REASON_DATABASE_UNAVAILABLE) from error
-            raise
+            except Exception as error:
+                if self._notice(call, error):
+                    raise IonError(Reason.REASON_DATABASE_UNAVAILABLE) from error
+                raise
         self._uses += 1
         self._presence.use()
 
@@ -264,3 +279,9 @@ class SqlDatabase:
                 if not self._had_tables:
                     raise
                 return True
+
+
+def _server_of(settings: DatabaseSettings) -> Server:
+    if settings.database_url is None or settings.database_file is not None:
+        return Server("sqlite")
+    return Server.of_url("postgresql", settings.database_url.get_secret_value())

@@ -61,7 +61,7 @@ class Engine:
         pool = self._engine.pool
         if not isinstance(pool, AsyncAdaptedQueuePool):
             return PoolUse()
-        return PoolUse(pool.size(), pool.checkedout(), max(0, pool.overflow()))
+        return PoolUse(pool.size(), pool.checkedout(), max(0, pool.overflow()), pool.checkedin())
 
     async def connect(self) -> AsyncConnection:
         """A statement is its own transaction, until `begin`. Whatever keeps a connection from being made is raised as

@@ -9,7 +9,9 @@ from typing import Final
 
 import grpc.aio
 
+from chassis import telemetry
 from chassis.database import Database, History
+from chassis.observability import metrics
 from chassis.server import Hosted
 from chassis.settings import stop
 from ion.router.v1 import router_pb2, router_pb2_grpc
@@ -19,6 +21,7 @@ from router_service.conversations.memory import Memory
 from router_service.conversations.retention import sweeping
 from router_service.conversations.store import SqlConversations
 from router_service.conversations.summary import FOLDED_TURNS, NoSummaries, Summaries, summarising
+from router_service.decisions import Decisions
 from router_service.llm_client import LlmClient
 from router_service.persona_store import PersonaStore
 from router_service.personas import PersonaFileError
@@ -88,6 +91,8 @@ async def open_persona_router(
     store = load_store(settings)
     llm = LlmClient(llm_channel, target=llm_target)
     conversations = conversations_of(settings, database)
+    decisions = Decisions()
+    metrics.observe(telemetry.ROUTING_DECISIONS, decisions.counted)
     async with (
         store.watching(),
         sweeping(conversations, retention_days=settings.session_retention_days),
@@ -99,6 +104,7 @@ async def open_persona_router(
             llm,
             conversations,
             Memory(conversations, summaries, timeout_seconds=settings.database_timeout_seconds),
+            decisions,
             told_turns=told_turns(settings),
             request_timeout_seconds=settings.request_timeout_seconds,
         )

@@ -10,6 +10,7 @@ from chassis.errors import InvalidField, IonError, to_failure
 from ion.router.v1 import router_pb2
 from router_service import translation
 from router_service.analysis import Analysis, Reader
+from router_service.decisions import Decisions
 from router_service.personas import PersonaTable
 from router_service.reading import Reading, reading_of_key, reading_of_message
 from router_service.requests import MAX_MESSAGE_CHARACTERS, Asked, read_route
@@ -22,14 +23,14 @@ MAX_CHARACTERS_TOGETHER: Final = 4000
 
 
 async def route_batch(
-    requests: Sequence[router_pb2.RouteRequest], personas: PersonaTable, reader: Reader
+    requests: Sequence[router_pb2.RouteRequest], personas: PersonaTable, reader: Reader, decisions: Decisions
 ) -> router_pb2.BatchRouteResponse:
     """One result a request, in order. Raises InvalidField for a batch that is empty or too large."""
     if not 1 <= len(requests) <= MAX_BATCH:
         raise InvalidField("requests", f"must have 1 to {MAX_BATCH} entries")
     response = router_pb2.BatchRouteResponse()
     for chunk in chunks(requests):
-        response.results.extend(_route_all(chunk, personas, reader))
+        response.results.extend(_route_all(chunk, personas, reader, decisions))
         await asyncio.sleep(0)  # other calls have their turn
     return response
 
@@ -47,13 +48,15 @@ def chunks(requests: Sequence[router_pb2.RouteRequest]) -> Iterator[Sequence[rou
 
 
 def _route_all(
-    requests: Sequence[router_pb2.RouteRequest], personas: PersonaTable, reader: Reader
+    requests: Sequence[router_pb2.RouteRequest], personas: PersonaTable, reader: Reader, decisions: Decisions
 ) -> list[router_pb2.BatchRouteResult]:
     asked = [_asked_or_error(request, personas) for request in requests]
     messages = [item.message for item in asked if isinstance(item, Asked) and item.message]
     analyses = iter(reader.read_all(messages))
     readings = [_reading(item, analyses) for item in asked if isinstance(item, Asked)]
     routings = choose_all([reading.signals for reading in readings], personas) if readings else []
+    for routing in routings:
+        decisions.count(routing)
     responses = map(translation.route_response, routings, readings, [personas] * len(readings))
     return [
         router_pb2.BatchRouteResult(failure=to_failure(item))

@@ -106,6 +106,10 @@ class Routing:
             return ("topic",)
         return ("session",) if self.best.session_bonus > behind else ("topic", "session")
 
+    def foremost(self, number: int) -> list[PersonaScore]:
+        """The best, best first, whoever is pinned."""
+        return _ranked(self.scores, self.signals.seed)[:number]
+
 
 def signals_of(analysis: Analysis, message: str, *, previous: str = "") -> Signals:
     return Signals(

@@ -20,6 +20,7 @@ from router_service.batch import route_batch
 from router_service.conversations.conversation import Conversations
 from router_service.conversations.memory import Memory, Recalled
 from router_service.conversations.owner import current_owner
+from router_service.decisions import Decisions, note_apology, note_history, note_session
 from router_service.llm_client import LlmClient
 from router_service.persona_store import PersonaStore
 from router_service.personas import Persona, PersonaNotFound, PersonaTable
@@ -47,6 +48,7 @@ class PersonaRouterServicer(SessionsServicer):
         llm: LlmClient,
         conversations: Conversations,
         memory: Memory,
+        decisions: Decisions,
         *,
         told_turns: int,
         request_timeout_seconds: float,
@@ -56,6 +58,7 @@ class PersonaRouterServicer(SessionsServicer):
         self._readings = readings
         self._llm = llm
         self._memory = memory
+        self._decisions = decisions
         self._told_turns = told_turns
 
     async def Route(
@@ -68,12 +71,14 @@ class PersonaRouterServicer(SessionsServicer):
             if asked.message
             else reading_of_key(asked.key, previous=asked.previous)
         )
-        return translation.route_response(choose(reading.signals, personas), reading, personas)
+        routing = choose(reading.signals, personas)
+        self._decisions.note(routing, reading)
+        return translation.route_response(routing, reading, personas)
 
     async def BatchRoute(
         self, request: router_pb2.BatchRouteRequest, context: grpc.aio.ServicerContext
     ) -> router_pb2.BatchRouteResponse:
-        return await route_batch(request.requests, self._store.table, self._readings.reader)
+        return await route_batch(request.requests, self._store.table, self._readings.reader, self._decisions)
 
     async def Chat(self, request: router_pb2.ChatRequest, context: grpc.aio.ServicerContext) -> router_pb2.ChatResponse:
         deadline = self._deadline(context)
@@ -84,6 +89,7 @@ class PersonaRouterServicer(SessionsServicer):
             if error.reason in _NO_APOLOGY or request.no_apology:
                 raise
             _log.warning("fallback reply", extra={"reason": error.reason_name, "persona": turn.routing.persona})
+            note_apology(error)
             turn.note_text()
             response = translation.apology(turn.routing, turn.reading, turn.personas, error)
         else:
@@ -119,6 +125,7 @@ class PersonaRouterServicer(SessionsServicer):
                 raise IonError(Reason.REASON_MODEL_INTERRUPTED) from error
             if texts:
                 raise
+            note_apology(error)
             text, done = translation.streamed_apology(turn.routing, turn.reading, turn.personas, error)
             turn.note_text()
             yield router_pb2.ChatStreamResponse(text=text)
@@ -148,12 +155,15 @@ class PersonaRouterServicer(SessionsServicer):
         asked = read_chat(request, personas)
         clock, timings, session = Stopwatch(), router_pb2.Timings(), None
         if request.session_id:
-            session = await self._memory.recall(current_owner(request.user_id), request.session_id, deadline)
+            owner = current_owner(request.user_id)
+            note_session(owner, request.session_id)
+            session = await self._memory.recall(owner, request.session_id, deadline)
             timings.history_micros = clock.lap_micros()
         previous = asked.previous or _who_answered(session, personas)
         reading = await self._readings.of_message(asked.message, previous, deadline)
         timings.analysis_micros = clock.lap_micros()
         routing = choose(reading.signals, personas, pinned=asked.pinned)
+        self._decisions.note(routing, reading)
         prompt = self._prompt(asked, session, personas.get(routing.persona), reading)
         timings.routing_micros = clock.lap_micros()
         return Turn(personas, asked.message, reading, routing, prompt, session, timings, clock)
@@ -185,6 +195,7 @@ class PersonaRouterServicer(SessionsServicer):
         else:
             exchange = turn.exchange(reply, answer.generation.model)
             answer.history = await self._memory.keep(session, exchange, deadline)
+        note_history(answer.history)
         turn.timings.history_micros += clock.lap_micros()
 
 

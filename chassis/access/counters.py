@@ -20,7 +20,10 @@ from redis.asyncio import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from chassis import telemetry
 from chassis.access.windows import Window
+from chassis.observability import metrics
+from chassis.observability.databases import Question, Server
 
 LOOK_SECONDS: Final = 1.0  # for one look, connection included
 FIRST_PAUSE_SECONDS: Final = 0.1  # between looks while away, doubling
@@ -33,6 +36,7 @@ _CLUSTER_SCHEME: Final = "redis+cluster://"
 _DEFAULT_PORT: Final = 6379
 _NO_LIMIT: Final = 1 << 52  # exact in Lua's numbers
 _LOOK: Final = RateLimitItemPerSecond(_NO_LIMIT, 1)
+_SUMMARY: Final = "EVALSHA limit"
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -81,9 +85,10 @@ class LocalCounters:
 class SharedCounters:
     """See the module. `open` it."""
 
-    def __init__(self, storage: RedisStorage, *, wait_seconds: float) -> None:
+    def __init__(self, storage: RedisStorage, server: Server, *, wait_seconds: float) -> None:
         bridge: Any = storage.bridge
         self._client = bridge.get_connection()
+        self._server = server
         self._shared = Tally(storage)
         self._local = LocalCounters()
         self._wait_seconds = wait_seconds
@@ -96,8 +101,9 @@ class SharedCounters:
     @classmethod
     async def open(cls, url: str, *, wait_seconds: float) -> SharedCounters:
         """Counters that have looked whether Redis is there; it may not be. Raises ValueError for a malformed URL."""
-        counters = cls(_open_storage(url), wait_seconds=wait_seconds)
+        counters = cls(_open_storage(url), Server.of_url("redis", url), wait_seconds=wait_seconds)
         await counters._look()
+        metrics.observe(telemetry.REDIS_CONNECTED, lambda: [(int(counters.connected), {telemetry.REDIS_USE: "limits"})])
         return counters
 
     async def use(self, work: Callable[[Tally], Awaitable[T]]) -> T:
@@ -105,8 +111,9 @@ class SharedCounters:
         async with self._slots:
             if self.connected:
                 try:
-                    async with asyncio.timeout(self._wait_seconds):
-                        result = await work(self._shared)
+                    with Question(self._server, _SUMMARY):
+                        async with asyncio.timeout(self._wait_seconds):
+                            result = await work(self._shared)
                     self._late_calls = 0
                     return result
                 except Exception as error:  # clients raise more than RedisError when a connection breaks

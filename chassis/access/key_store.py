@@ -33,13 +33,13 @@ class KeyStore:
         _check(name, tier, expires_in)
         key, now = ApiKey.new(), datetime.now(UTC)
         info = KeyInfo(key.id, name, tier, now, now + expires_in if expires_in else None)
-        async with self._database.writing(self._deadline()) as connection:
+        async with self._database.writing(self._deadline(), "INSERT key") as connection:
             await connection.execute(_table().insert().values(secret_hash=key.secret_hash, **asdict(info)))
         return info, key.text
 
     async def list(self) -> Sequence[KeyInfo]:
         """All keys, newest first, those that are revoked or expired among them."""
-        async with self._database.reading(self._deadline()) as connection:
+        async with self._database.reading(self._deadline(), "SELECT keys") as connection:
             keys = _table()
             query = keys.select().order_by(keys.c.created_at.desc(), keys.c.id)
             return [_info(row) for row in await connection.execute(query)]
@@ -47,7 +47,7 @@ class KeyStore:
     async def revoke(self, key_id: str) -> bool:
         """The key opens nothing any more, after ten seconds at most. False where there is no such key; one that was
         revoked before stays so since then."""
-        async with self._database.transaction(self._deadline()) as connection:
+        async with self._database.transaction(self._deadline(), "UPDATE key") as connection:
             keys = _table()
             has_id = keys.c.id == key_id
             valid = keys.update().where(has_id, keys.c.revoked_at.is_(None))
@@ -55,7 +55,7 @@ class KeyStore:
             return (await connection.execute(keys.select().where(has_id))).first() is not None
 
     async def find(self, key_id: str) -> StoredKey | None:
-        async with self._database.reading(self._deadline()) as connection:
+        async with self._database.reading(self._deadline(), "SELECT key") as connection:
             keys = _table()
             row = (await connection.execute(keys.select().where(keys.c.id == key_id))).first()
         return StoredKey(_info(row), bytes(row.secret_hash)) if row else None

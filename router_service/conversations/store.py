@@ -51,7 +51,7 @@ class SqlConversations:
 
     async def recall(self, owner: str, session_id: str, deadline: Deadline) -> Past:
         """As in Conversations. One exchange of messages."""
-        async with self._database.reading(deadline) as connection:
+        async with self._database.reading(deadline, "SELECT session turns") as connection:
             statement = self._sql.RECALL[connection.dialect.name]
             values = _given(owner=owner, session_id=session_id) | {"limit": self._recalled_turns}
             rows = (await connection.execute(statement, values)).all()
@@ -62,7 +62,7 @@ class SqlConversations:
 
     async def append(self, owner: str, session_id: str, past: Past, exchange: Exchange, deadline: Deadline) -> bool:
         """As in Conversations. On PostgreSQL one exchange of messages."""
-        async with self._database.writing(deadline) as connection:
+        async with self._database.writing(deadline, "INSERT turn") as connection:
             at = self._now()
             values = _given(owner=owner, session_id=session_id, created_at=at, updated_at=at, **asdict(exchange))
             if past.reference is None:
@@ -87,7 +87,7 @@ class SqlConversations:
     ) -> tuple[Sequence[Session], str]:
         """As in Conversations."""
         updated_at, pk = _session_place(page_token)
-        async with self._database.reading(deadline) as connection:
+        async with self._database.reading(deadline, "SELECT sessions") as connection:
             values = _given(owner=owner, updated_at=updated_at, pk=pk) | {"limit": page_size + 1}
             rows = (await connection.execute(self._sql.LIST_SESSIONS, values)).all()
         page, more = rows[:page_size], len(rows) > page_size
@@ -96,7 +96,7 @@ class SqlConversations:
 
     async def session(self, owner: str, session_id: str, deadline: Deadline) -> Session:
         """As in Conversations."""
-        async with self._database.reading(deadline) as connection:
+        async with self._database.reading(deadline, "SELECT session") as connection:
             row = (await connection.execute(self._sql.SESSION, _given(owner=owner, session_id=session_id))).first()
         if row is None:
             raise SessionNotFound
@@ -123,7 +123,7 @@ class SqlConversations:
         self, owner: str, session_id: str, place: int, limit: int, deadline: Deadline, *, newest_first: bool = False
     ) -> Sequence[Turn]:
         """Those beyond the turn `place`. Raises SessionNotFound."""
-        async with self._database.reading(deadline) as connection:
+        async with self._database.reading(deadline, "SELECT turns") as connection:
             statement = self._sql.NEWEST_TURNS if newest_first else self._sql.OLDEST_TURNS
             values = _given(owner=owner, session_id=session_id, pk=place) | {"limit": limit}
             rows = (await connection.execute(statement, values)).all()
@@ -143,14 +143,14 @@ class SqlConversations:
 
     async def delete(self, owner: str, session_id: str, deadline: Deadline) -> None:
         """As in Conversations."""
-        async with self._database.writing(deadline) as connection:
+        async with self._database.writing(deadline, "DELETE session") as connection:
             deleted = (await connection.execute(self._sql.DELETE, _given(owner=owner, session_id=session_id))).rowcount
         if not deleted:
             raise SessionNotFound
 
     async def summarise(self, past: Past, covered: int, summary: str, deadline: Deadline) -> bool:
         """As in Conversations."""
-        async with self._database.writing(deadline) as connection:
+        async with self._database.writing(deadline, "UPDATE summary") as connection:
             values = _given(session=past.reference, summary=summary, covered=covered)
             values["known_summary"] = past.summary
             return bool((await connection.execute(self._sql.SUMMARISE, values)).rowcount)
@@ -161,7 +161,7 @@ class SqlConversations:
         before, total, at_once = self._now() - timedelta(seconds=seconds), 0, 1
         while total < DELETED_AT_MOST:
             started = time.monotonic()
-            async with self._database.writing(deadline) as connection:
+            async with self._database.writing(deadline, "DELETE sessions") as connection:
                 at_once = min(at_once, DELETED_AT_MOST - total)
                 values = _given(updated_at=before) | {"limit": at_once}
                 deleted: int = (await connection.execute(self._sql.DELETE_OLDEST, values)).rowcount

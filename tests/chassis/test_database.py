@@ -9,15 +9,20 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from chassis import telemetry
 from chassis.database import Database, DatabaseSettings, NoDatabase, PoolUse, open_database
 from chassis.deadline import Deadline
 from chassis.errors import IonError
+from chassis.observability import tracing
 from chassis.settings import load
 from ion.error.v1.reason_pb2 import Reason
-from tests.chassis.things import names, opened, soon, things, write
+from tests.chassis.things import fails, is_there, names, opened, soon, things, write
+from tests.observed import measured
+from tests.postgres import PASSWORD, USER
 from tests.stack.harness import until
 
 POOL = {"database_pool_size": 3, "database_max_overflow": 2}
@@ -37,7 +42,7 @@ async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]
 
 
 async def size_of(database: Database, name: str) -> int:
-    async with database.reading(soon()) as connection:
+    async with database.reading(soon(), "SELECT things") as connection:
         size: int = (
             await connection.execute(text("SELECT size FROM things WHERE name = :name"), {"name": name})
         ).scalar_one()
@@ -103,7 +108,10 @@ async def test_by_default_a_file_that_only_its_owner_reads(tmp_path: Path) -> No
 
 
 async def test_sqlite_keeps_what_it_acknowledged_and_readers_do_not_wait(tmp_path: Path) -> None:
-    async with opened(f"sqlite:///{tmp_path}/ion.db") as database, database.reading(soon()) as connection:
+    async with (
+        opened(f"sqlite:///{tmp_path}/ion.db") as database,
+        database.reading(soon(), "SELECT things") as connection,
+    ):
         found = [
             (await connection.execute(text(f"PRAGMA {name}"))).scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys")
@@ -113,7 +121,7 @@ async def test_sqlite_keeps_what_it_acknowledged_and_readers_do_not_wait(tmp_pat
 
 async def test_what_was_written_is_there_for_others(database: Database, database_url: str, tmp_path: Path) -> None:
     await write(database, "one")
-    async with database.transaction(soon()) as connection:
+    async with database.transaction(soon(), "INSERT things") as connection:
         await connection.execute(text("INSERT INTO things (name, size) VALUES ('two', 2)"))
     async with opened(database_url) as other:
         assert await names(other) == ["one", "two"]
@@ -121,7 +129,7 @@ async def test_what_was_written_is_there_for_others(database: Database, database
 
 async def test_transaction_that_raises_leaves_nothing(database: Database) -> None:
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - what raises is the block
-        async with database.transaction(soon()) as connection:
+        async with database.transaction(soon(), "INSERT things") as connection:
             await connection.execute(text("INSERT INTO things (name, size) VALUES ('half', 1)"))
             raise ZeroDivisionError
     assert await names(database) == []
@@ -132,7 +140,7 @@ async def test_transaction_that_is_cancelled_leaves_nothing(database: Database) 
     inside = asyncio.Event()
 
     async def write_and_wait() -> None:
-        async with database.transaction(soon()) as connection:
+        async with database.transaction(soon(), "INSERT things") as connection:
             await connection.execute(text("INSERT INTO things (name, size) VALUES ('half', 1)"))
             inside.set()
             await asyncio.Event().wait()
@@ -152,7 +160,7 @@ async def test_statement_that_is_cancelled_ends_and_gives_its_connection_back(da
     statements: list[str] = []
 
     async def work() -> None:
-        async with database.writing(soon()) as connection:
+        async with database.writing(soon(), "INSERT thing") as connection:
             statements.append(ENDLESS[connection.dialect.name])
             await connection.execute(text(statements[-1]))
 
@@ -180,7 +188,7 @@ def _is_idle(database: Database) -> Callable[[], Awaitable[bool]]:
     async def is_idle() -> bool:
         if database.pool.checked_out:
             return False
-        async with database.reading(soon()) as connection:
+        async with database.reading(soon(), "SELECT things") as connection:
             if connection.dialect.name == "sqlite":
                 return True
             return (await connection.execute(text(ACTIVE))).scalar() == 0
@@ -202,20 +210,22 @@ async def test_many_more_tasks_than_connections(database: Database) -> None:
     await write(database, "counter", 0)
 
     async def use() -> None:
-        async with database.transaction(soon()) as connection:
+        async with database.transaction(soon(), "INSERT things") as connection:
             await connection.execute(GROW)
         await names(database)
 
     await asyncio.gather(*(use() for _ in range(64)))
     assert await size_of(database, "counter") == 64
-    assert database.pool == PoolUse(size=3, checked_out=0, overflow=0)
+    pool = database.pool
+    assert pool == PoolUse(size=3, checked_out=0, overflow=0, idle=pool.idle)
+    assert 1 <= pool.idle <= pool.size
 
 
 async def test_pool_grows_no_further_than_its_overflow(database: Database) -> None:
     enough, done = asyncio.Barrier(sum(POOL.values()) + 1), asyncio.Event()
 
     async def hold() -> None:
-        async with database.reading(soon()) as connection:
+        async with database.reading(soon(), "SELECT things") as connection:
             await connection.execute(text("SELECT 1"))
             await enough.wait()
             await done.wait()
@@ -224,7 +234,7 @@ async def test_pool_grows_no_further_than_its_overflow(database: Database) -> No
     await enough.wait()
     assert database.pool == PoolUse(size=3, checked_out=5, overflow=2)
     with pytest.raises(IonError) as caught:
-        async with database.reading(Deadline.after(0.05)):
+        async with database.reading(Deadline.after(0.05), "SELECT things"):
             raise AssertionError("a sixth connection")
     assert caught.value.reason == Reason.REASON_DATABASE_UNAVAILABLE
     assert database.available  # it is only busy
@@ -237,7 +247,7 @@ async def test_writers_of_two_processes_do_not_lose_what_the_other_wrote(databas
 
     async def grow(of: Database) -> None:
         for _ in range(20):
-            async with of.transaction(soon()) as connection:
+            async with of.transaction(soon(), "INSERT things") as connection:
                 await connection.execute(GROW)
 
     async with opened(database_url) as other:
@@ -249,7 +259,7 @@ async def test_no_database_is_never_available() -> None:
     database = NoDatabase()
     for use in (database.transaction, database.writing, database.reading):
         with pytest.raises(IonError) as caught:
-            async with use(soon()):
+            async with use(soon(), "SELECT things"):
                 raise AssertionError("a connection")
         assert caught.value.reason == Reason.REASON_DATABASE_UNAVAILABLE
     assert not database.available
@@ -265,6 +275,82 @@ async def test_it_tells_when_it_is_there(database: Database) -> None:
 
 async def test_process_ends_right_after_its_last_statement(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(20):
-        async with opened(database_url) as database, database.reading(soon()) as connection:
+        async with opened(database_url) as database, database.reading(soon(), "SELECT things") as connection:
             await connection.execute(text("SELECT 1"))
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+async def test_each_use_has_a_span_that_knows_where_and_not_what(
+    database: Database, database_url: str, spans: InMemorySpanExporter
+) -> None:
+    with measured() as seen, tracing.span(telemetry.RPC_SERVER, "call"):
+        await write(database, "secret")
+        await names(database)
+        with pytest.raises(IntegrityError):
+            await write(database, "secret")
+        async with database.transaction(soon(), "DELETE things") as connection:
+            await connection.execute(text("DELETE FROM things"))
+        durations = {
+            operation: seen.value(telemetry.DB_DURATION, {telemetry.DB_OPERATION: operation})
+            for operation in ("INSERT", "SELECT", "DELETE")
+        }
+    *questions, call = spans.get_finished_spans()
+    assert [question.name for question in questions] == [
+        "INSERT thing",
+        "SELECT things",
+        "INSERT thing",
+        "DELETE things",
+    ]
+    assert all(question.parent == call.context for question in questions)
+    assert durations == {"INSERT": 2, "SELECT": 1, "DELETE": 1}
+    written, _, failed, _ = (dict(question.attributes or {}) for question in questions)
+    assert failed == written | {telemetry.ERROR_TYPE: "IntegrityError"}
+    server = database_url.rpartition("@")[2].partition("/")[0]  # of a file: nothing
+    is_file = database_url.startswith("sqlite")
+    assert written[telemetry.DB_SYSTEM] == ("sqlite" if is_file else "postgresql")
+    told = f"{written.get(telemetry.SERVER_ADDRESS)}:{written.get(telemetry.SERVER_PORT)}"
+    assert told == ("None:None" if is_file else server)
+    shown = "".join(question.to_json() for question in questions)
+    assert not [secret for secret in ("secret", PASSWORD, f"{USER}:", "test_", "emptied") if secret in shown]
+
+
+async def test_the_wait_for_a_connection_is_part_of_it(database: Database, spans: InMemorySpanExporter) -> None:
+    release = asyncio.Event()
+
+    async def hold() -> None:
+        async with database.reading(soon(), "SELECT 1") as connection:
+            await connection.execute(text("SELECT 1"))
+            await release.wait()
+
+    holders = [asyncio.create_task(hold()) for _ in range(sum(POOL.values()))]
+    await until(all_are_used(database))
+    with tracing.span(telemetry.RPC_SERVER, "call"):
+        await fails(database, Deadline.after(0.05))
+    release.set()
+    await asyncio.gather(*holders)
+    question = spans.get_finished_spans()[0]
+    assert (question.attributes or {})[telemetry.ERROR_TYPE] == "DATABASE_UNAVAILABLE"
+    assert (question.end_time or 0) - (question.start_time or 0) > 40e6  # nanoseconds
+
+
+def all_are_used(database: Database) -> Callable[[], Awaitable[bool]]:
+    async def used() -> bool:
+        return database.pool.checked_out == sum(POOL.values())
+
+    return used
+
+
+async def test_connections_and_presence_can_be_looked_up(database_url: str, spans: InMemorySpanExporter) -> None:
+    pool = {telemetry.DB_POOL: "sql"}
+    used, idle = ({**pool, telemetry.DB_CONNECTION_STATE: state} for state in ("used", "idle"))
+    with measured() as seen:
+        async with opened(database_url, **POOL) as database:
+            assert seen.value(telemetry.DB_AVAILABLE) == 0
+            assert len(seen.points(telemetry.DB_AVAILABLE)) == 1
+            await until(is_there(database))
+            async with database.reading(soon(), "SELECT 1"), database.reading(soon(), "SELECT 1"):
+                assert (seen.value(telemetry.DB_CONNECTIONS, used), seen.value(telemetry.DB_AVAILABLE)) == (2, 1)
+            assert (seen.value(telemetry.DB_CONNECTIONS, used), seen.value(telemetry.DB_CONNECTIONS, idle)) == (0, 2)
+            assert seen.value(telemetry.DB_CONNECTIONS_MAX, pool) == sum(POOL.values())
+        assert seen.value(telemetry.DB_DURATION) == 2  # looks and migrations are nobody's questions
+    assert not spans.get_finished_spans()

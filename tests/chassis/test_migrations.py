@@ -37,7 +37,7 @@ logging.getLogger().setLevel(logging.INFO)
 async def main(url, folder):
     settings = DatabaseSettings(database_url=url, database_timeout_seconds=20)
     async with open_database(settings, [History("things", Path(folder))]) as database:
-        async with database.reading(Deadline.after(60)) as connection:
+        async with database.reading(Deadline.after(60), "SELECT things") as connection:
             await connection.exec_driver_sql("SELECT colour FROM things")
 
 asyncio.run(main(*sys.argv[1:]))
@@ -57,7 +57,7 @@ async def run_program(url: str, history: History) -> Any:
 
 
 async def scalar(database: Database, statement: str) -> Any:
-    async with database.reading(soon()) as connection:
+    async with database.reading(soon(), "SELECT things") as connection:
         return (await connection.execute(text(statement))).scalar()
 
 
@@ -157,7 +157,7 @@ async def test_process_that_runs_goes_on_where_a_later_version_changes_the_table
     monkeypatch.setattr(migrations, "are_current", counted)
     monkeypatch.setattr(presence, "LOOK_SECONDS", 0.02)
     async with opened(database_url, things(tmp_path)) as database:
-        async with database.writing(soon()) as connection:
+        async with database.writing(soon(), "INSERT thing") as connection:
             await connection.execute(text("UPDATE ion_things_version SET version_num = '0002'"))
         looked = len(looks)
         await until(_has_more_than(looks, looked + 1))

@@ -47,7 +47,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 def fails_without_waiting(database: Database) -> None:
     for use in (database.reading, database.writing, database.transaction):
         with pytest.raises(IonError):
-            use(soon()).__aenter__().send(None)  # type: ignore[attr-defined]  # its first step is its last
+            use(soon(), "SELECT things").__aenter__().send(None)  # type: ignore[attr-defined]  # its first step is its last
 
 
 async def test_server_that_goes_and_comes_back(server: Postgres, tmp_path: Path, said: Callable[[], list[str]]) -> None:
@@ -81,7 +81,7 @@ async def test_server_that_hangs(server: Postgres, tmp_path: Path, said: Callabl
 async def test_rollback_is_not_waited_for_while_the_server_hangs(server: Postgres, tmp_path: Path) -> None:
     async with asyncio.timeout(20), opened(server.new_database(), things(tmp_path), timeout_seconds=3600.0) as database:
         with pytest.raises(ZeroDivisionError):  # noqa: PT012 - what raises is the block
-            async with database.transaction(soon()) as connection:
+            async with database.transaction(soon(), "INSERT things") as connection:
                 await connection.execute(text("INSERT INTO things (name) VALUES ('half')"))
                 server.hang()
                 raise ZeroDivisionError
@@ -138,7 +138,7 @@ async def meet(database: Database) -> None:
     together = asyncio.Barrier(4)
 
     async def come() -> None:
-        async with database.reading(soon()) as connection:
+        async with database.reading(soon(), "SELECT things") as connection:
             await connection.execute(text("SELECT 1"))
             await together.wait()
 
@@ -194,10 +194,10 @@ async def test_little_time_says_nothing_of_the_database(
 ) -> None:
     async with opened(server.new_database(), things(tmp_path)) as database:
         await write(database, "locked")
-        async with database.transaction(soon()) as connection:
+        async with database.transaction(soon(), "INSERT things") as connection:
             await connection.execute(text("LOCK TABLE things"))
             with pytest.raises(IonError):
-                async with database.reading(Deadline.after(0.05)) as late:
+                async with database.reading(Deadline.after(0.05), "SELECT things") as late:
                     await late.execute(text("SELECT name FROM things"))
             await fails(database, Deadline.after(0))
             assert database.available
@@ -222,7 +222,10 @@ async def test_server_that_takes_no_more_connections_is_there(
     url = server.new_database()
     server.execute(f"ALTER DATABASE {url.rpartition('/')[2]} CONNECTION LIMIT 1")
     server.execute("CREATE ROLE plain LOGIN")
-    async with opened(url.replace("ion:not-a-secret", "plain")) as database, database.reading(soon()) as first:
+    async with (
+        opened(url.replace("ion:not-a-secret", "plain")) as database,
+        database.reading(soon(), "SELECT things") as first,
+    ):
         await first.execute(text("SELECT 1"))
         await until(is_said(said))
         await fails(database)
@@ -239,7 +242,7 @@ def is_said(said: Callable[[], list[str]]) -> Callable[[], Awaitable[bool]]:
 
 async def test_queue_that_is_too_long_is_no_absence(server: Postgres, said: Callable[[], list[str]]) -> None:
     async def work() -> None:
-        async with database.reading(soon()) as connection:
+        async with database.reading(soon(), "SELECT things") as connection:
             await connection.execute(text("SELECT pg_sleep(0.25)"))
 
     few = {"database_pool_size": 1, "database_max_overflow": 0, "timeout_seconds": 1.0}
@@ -275,11 +278,11 @@ async def test_file_that_another_process_writes_is_waited_for(tmp_path: Path, sa
     url = f"sqlite:///{tmp_path}/ion.db"
     async with opened(url, things(tmp_path)) as database, opened(url) as other, opened(url) as third:
         await write(database, "before")
-        async with other.transaction(soon()) as connection:
+        async with other.transaction(soon(), "INSERT things") as connection:
             await connection.execute(text("UPDATE things SET size = 2"))
             waiting = asyncio.create_task(write(database, "after"))
             with pytest.raises(IonError):  # meanwhile, and after longer than SQLite itself waits
-                async with third.writing(Deadline.after(0.5)):
+                async with third.writing(Deadline.after(0.5), "INSERT thing"):
                     raise AssertionError("two writers")
             assert await names(database) == ["before"]  # who reads does not wait
             assert not waiting.done()
@@ -294,10 +297,10 @@ async def test_nobody_is_waited_for_longer_than_the_settings_say(tmp_path: Path)
     async with (
         opened(url) as other,
         opened(url, timeout_seconds=LITTLE_SECONDS) as database,
-        other.transaction(soon()),
+        other.transaction(soon(), "INSERT things"),
     ):
         with pytest.raises(IonError):
-            async with asyncio.timeout(20), database.writing(soon()):
+            async with asyncio.timeout(20), database.writing(soon(), "INSERT thing"):
                 raise AssertionError("two writers")
 
 
@@ -305,12 +308,12 @@ async def test_writers_of_a_file_queue_in_the_order_they_come_and_hold_nothing_m
     order: list[int] = []
 
     async def write_number(number: int) -> None:
-        async with database.transaction(soon()) as connection:
+        async with database.transaction(soon(), "INSERT things") as connection:
             order.append(number)
             await connection.execute(text(f"INSERT INTO things (name) VALUES ('{number}')"))
 
     async with opened(f"sqlite:///{tmp_path}/ion.db", things(tmp_path)) as database:
-        async with database.transaction(soon()):
+        async with database.transaction(soon(), "INSERT things"):
             writers = [asyncio.create_task(write_number(number)) for number in range(12)]
             for _ in range(3):  # with a hop to another thread in each
                 await names(database)

@@ -26,7 +26,7 @@ async def test_connection_that_cannot_be_made_is_an_absence(
 
 async def is_refused(database: Database, *statements: str) -> None:
     with pytest.raises(IonError) as caught:  # noqa: PT012 - what raises may be any of them
-        async with database.writing(soon()) as connection:
+        async with database.writing(soon(), "INSERT thing") as connection:
             for statement in statements:
                 await connection.execute(text(statement))
     assert caught.value.reason == Reason.REASON_DATABASE_UNAVAILABLE

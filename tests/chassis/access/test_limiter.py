@@ -12,6 +12,7 @@ from chassis.access.counters import LocalCounters, SharedCounters
 from chassis.access.limiter import Limiter
 from chassis.access.rates import Rates
 from chassis.errors import IonError
+from chassis.observability import tracing
 from ion.error.v1.reason_pb2 import Reason
 from tests.stack.harness import until
 
@@ -187,3 +188,18 @@ async def test_neither_keys_nor_addresses_stand_in_redis(valkey: ValkeyServer):
     assert "ion:limit" in names
     assert "SecretId1234" not in names
     assert "203.0.113" not in names
+
+
+async def test_a_charge_is_no_part_of_the_call_that_it_was_first_for(who):
+    calls: list[tracing.CallContext] = []
+
+    class Noting(LocalCounters):
+        async def use(self, work):
+            calls.append(tracing.current())
+            return await super().use(work)
+
+    limiter = Limiter(Rates("off", {}), Rates("100/hour", {}), Noting())
+    tracing.enter("first", None)
+    limiter.charge(who, "", 30)
+    await limiter.close()
+    assert [call.request_id for call in calls] == [""]

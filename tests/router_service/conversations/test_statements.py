@@ -64,7 +64,7 @@ async def connection(database_url: str) -> AsyncIterator[AsyncConnection]:
     settings = DatabaseSettings(database_url=database_url, database_timeout_seconds=60)
     async with open_database(settings, [HISTORY]) as database:
         await fill(database)
-        async with database.reading(Deadline.after(60)) as connection:
+        async with database.reading(Deadline.after(60), "SELECT sessions") as connection:
             if connection.dialect.name == "postgresql":
                 # A sort that is left is one that no index spares; some rows are sorted quicker than read in order.
                 await connection.execute(sa.text("SET enable_sort = off"))
@@ -73,10 +73,10 @@ async def connection(database_url: str) -> AsyncIterator[AsyncConnection]:
 
 
 async def fill(database: Database) -> None:
-    async with database.transaction(Deadline.after(60)) as connection:
+    async with database.transaction(Deadline.after(60), "INSERT sessions") as connection:
         await connection.execute(sa.insert(sessions), [_session(number) for number in range(1, SESSIONS + 1)])
         await connection.execute(sa.insert(turns), [_turn(number) for number in range(TURNS)])
-    async with database.writing(Deadline.after(60)) as connection:
+    async with database.writing(Deadline.after(60), "INSERT session") as connection:
         await connection.execute(sa.text("ANALYZE"))
 
 

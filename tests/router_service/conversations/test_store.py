@@ -154,7 +154,7 @@ async def test_deleted_session_does_not_come_back(kept: SqlConversations, databa
 
 
 async def count(database: Database, table: str) -> int:
-    async with database.reading(soon()) as connection:
+    async with database.reading(soon(), "SELECT sessions") as connection:
         number: int = (await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one()
         return number
 
@@ -387,7 +387,7 @@ def test_title_is_one_short_line_of_the_message(message: str) -> None:
 
 
 async def test_tables_are_what_the_migrations_leave(database: Database) -> None:
-    async with database.reading(soon()) as connection:
+    async with database.reading(soon(), "SELECT sessions") as connection:
         for table in (tables.sessions, tables.turns):
             columns = await connection.run_sync(lambda sync, name=table.name: inspect(sync).get_columns(name))
             assert [column["name"] for column in columns] == [column.name for column in table.columns]

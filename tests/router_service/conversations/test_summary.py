@@ -9,11 +9,14 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
+from opentelemetry.trace import SpanKind
 
+from chassis import telemetry
 from chassis.caller import CALLER_KEY, Caller, enter
 from chassis.deadline import Deadline
 from chassis.errors import IonError
 from chassis.local_channel import LocalServer
+from chassis.observability import tracing
 from chassis.server import CallGuard
 from ion.error.v1.reason_pb2 import Reason
 from ion.llm.v1 import llm_pb2, llm_pb2_grpc
@@ -31,6 +34,7 @@ from router_service.conversations.summary import (
     summary_request,
 )
 from router_service.llm_client import LlmClient
+from tests.observed import recorded_spans
 
 OWNER = "a" * 64
 HISTORY_TURNS = 2
@@ -281,8 +285,12 @@ async def test_at_the_end_what_is_under_way_is_cancelled(conversations, notes, c
 
 async def test_it_is_no_part_of_the_call_that_gives_the_occasion(conversations, summaries, notes):
     meter = enter(Caller("key:1"))
-    summaries.consider(OWNER, await talk(conversations, DUE))
-    await under_way(summaries)
+    with recorded_spans() as spans, tracing.span(telemetry.RPC_SERVER, "call") as call:
+        summaries.consider(OWNER, await talk(conversations, DUE))
+        await under_way(summaries)
+    asked = next(span for span in spans.get_finished_spans() if span.kind is SpanKind.CLIENT and "/" in span.name)
+    assert asked.parent is None
+    assert f"{asked.context.trace_id:032x}" != call.call.trace_id
     assert CALLER_KEY not in notes.metadata[0]
     assert meter.tokens == 0
 
