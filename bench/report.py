@@ -120,7 +120,7 @@ def _step_budgets(steps: dict[str, float]) -> Iterator[Budget]:
         )
     for name, limit in (("/chat decoded, validated, encoded", 100), *_reading_limits(steps)):
         yield Budget(name, steps[name], limit, "µs")
-    yield Budget("logging on the request path: a fallback's record", steps["one log record"], 50, "µs")
+    yield Budget("logging on the request path: a request's line", steps["one log record"], 50, "µs")
 
 
 def _reading_limits(steps: dict[str, float]) -> Iterator[tuple[str, float]]:

@@ -63,7 +63,7 @@ class Settings(BaseSettings):
         ge=1,
         le=10_000,
         validation_alias="ION_LOG_BATCH_RECORDS",
-        description="log lines of requests that are written together; warnings, and lines at a terminal, do not wait",
+        description="lines of requests that are written together; all other lines, and all at a terminal, do not wait",
     )
     log_batch_seconds: Seconds = Field(
         5.0, validation_alias="ION_LOG_BATCH_SECONDS", description="seconds that a log line waits for others at most"
