@@ -11,7 +11,7 @@ UV := UV_NO_CONFIG=1 $(BIN)/uv --quiet
 LOCK := $(BIN)/uv --quiet pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
-.PHONY: help setup lock proto proto-check proto-release fmt lint browser test check run bench bench-tail bench-front train card clean
+.PHONY: help setup lock proto proto-check proto-release fmt lint browser test check run bench bench-tail bench-front bench-telemetry train card telemetry clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -69,6 +69,9 @@ card: $(READY) ## Measure the shipped weights with the labelled messages in DATA
 	@test -n '$(DATA)' || { echo 'usage: make card DATA=folder-of-labelled-messages' >&2; exit 2; }
 	@$(BIN)/python -m bench.card '$(DATA)'
 
+telemetry: $(READY) ## Fill the lists of docs/telemetry.md from chassis/telemetry.py
+	@$(BIN)/python -m chassis.observability.documentation
+
 browser: ## Install Debian's Chromium for the tests of the chat page, where it is missing and apt may
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && timeout 300 apt-get -qq update && \
 		DEBIAN_FRONTEND=noninteractive timeout 600 apt-get -qq install --yes --no-install-recommends chromium >/dev/null; } || \
@@ -90,6 +93,9 @@ bench-tail: $(READY) ## Measure the tail of latency, before and after, with outa
 
 bench-front: $(READY) ## Measure what the front door costs: cached chats, conversations, streams; results go to bench/results
 	@$(BIN)/python -m bench.front
+
+bench-telemetry: $(READY) ## Measure what telemetry costs, with the receiver up, down and slow; results go to bench/results
+	@$(BIN)/python -m bench.telemetry
 
 clean: ## Remove the virtual environment and caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

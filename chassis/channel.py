@@ -74,8 +74,8 @@ async def invoke(
     target: str = "",
     wait_for_ready: bool = False,
 ) -> Any:
-    """One unary call within the deadline, its ids and trace context carried on. `name` is the full method name, and
-    `target` what the channel was opened for, as telemetry tells it.
+    """One unary call within the deadline, its ids and trace context carried on. `name` is the full method name, such as
+    ion.router.v1.PersonaRouterService/Chat, and `target` what the channel was opened for, as telemetry tells it.
 
     Raises IonError: a peer that nobody answers for is `unreachable`. Cancelling it cancels the call below.
     """
@@ -115,15 +115,16 @@ async def invoke_stream(
     remaining = _remaining_seconds(deadline)
     # Not the current call, as a generator shares its caller's context, which would see it between two messages.
     made = MadeCall(name, target)
+    call: Any = None
     failure: BaseException | None = None
-    call = method(
-        request,
-        timeout=remaining,
-        metadata=tracing.outgoing_metadata(made.span.call) + caller.outgoing_metadata(),
-        wait_for_ready=wait_for_ready,
-        compression=compression_of(request),
-    )
     try:
+        call = method(
+            request,
+            timeout=remaining,
+            metadata=tracing.outgoing_metadata(made.span.call) + caller.outgoing_metadata(),
+            wait_for_ready=wait_for_ready,
+            compression=compression_of(request),
+        )
         async for message in call:
             made.note_message()
             yield message
@@ -134,7 +135,8 @@ async def invoke_stream(
         failure = error
         raise
     finally:
-        call.cancel()  # as above; nothing happens where the call has ended
+        if call is not None:
+            call.cancel()  # as above; nothing happens where the call has ended
         made.end_with(failure)
 
 

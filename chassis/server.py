@@ -36,6 +36,7 @@ from chassis.channel import MAX_MESSAGE_BYTES, compression_of
 from chassis.database import Database, History
 from chassis.errors import STATUS_DETAILS_KEY, IonError, to_status
 from chassis.observability import observing, tracing
+from chassis.observability.process_metrics import measuring_lag
 from chassis.observability.rpc import ServedCall
 from chassis.settings import Bind, Settings, stop
 from chassis.transport import PLAIN, Transport
@@ -101,7 +102,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                     async with self._admitted(metadata, context):
                         response = await behaviour(request, context)
             except Exception as error:
-                await _abort(context, method, error)
+                await _abort(context, error)
             await _compress(response, context)
             return response
 
@@ -123,7 +124,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                             served.note_message()
                             await context.write(message)
             except Exception as error:
-                await _abort(context, method, error)
+                await _abort(context, error)
 
         return guarded
 
@@ -171,12 +172,11 @@ def _address(peer: str) -> str:
     return peer.partition(":")[2].rpartition(":")[0].strip("[]").replace("%5B", "").replace("%5D", "")
 
 
-async def _abort(context: grpc.aio.ServicerContext, method: str, error: Exception) -> None:
-    """End the call with the error's status. What is not an IonError is a defect: logged here, and nameless outside."""
+async def _abort(context: grpc.aio.ServicerContext, error: Exception) -> None:
+    """End the call with the error's status. What is not an IonError is a defect, and nameless outside."""
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if not isinstance(error, IonError):
-        _log.error("defect in %s", method, exc_info=error)
         error = IonError(Reason.REASON_INTERNAL)
     details = (STATUS_DETAILS_KEY, to_status(error).SerializeToString())
     await context.abort(error.code, error.message, (details, _NO_TRANSPARENT_RETRY))
@@ -245,7 +245,11 @@ async def _host(
     show(*transport.shown)
     health = health_service.aio.HealthServicer()
     await health.set("", NOT_SERVING)
-    async with open_entrance(settings, *histories) as entrance, open_service(health, entrance.database) as hosted:
+    async with (
+        measuring_lag(),
+        open_entrance(settings, *histories) as entrance,
+        open_service(health, entrance.database) as hosted,
+    ):
         server = new_server(entrance.door, transport.trust)
         hosted.add_to(server)
         add_health_and_reflection(server, health, hosted.name)

@@ -32,7 +32,6 @@ class SpanType:
     where: str
     description: str
     attributes: tuple[str, ...]
-    events: tuple[str, ...] = ()
     links: str = ""
 
 
@@ -137,7 +136,7 @@ CPU_MODE: Final = _attribute("cpu.mode", "user or system")
 
 # Attributes of ION
 
-PERSONA: Final = _attribute("ion.persona", "name of the persona; (other) beyond the first 100 of a process")
+PERSONA: Final = _attribute("ion.persona", "name of the persona; of metrics (other) beyond the first 100 of a process")
 SECONDARY_PERSONA: Final = _attribute("ion.persona.secondary", "second best")
 RESONANCE_KEY: Final = _attribute("ion.resonance_key", "tone-pace-intent")
 TONE: Final = _attribute("ion.tone", "one of nine")
@@ -187,6 +186,29 @@ SIGNAL: Final = _attribute("ion.telemetry.signal", "traces, metrics or logs")
 _GATEWAY, _ROUTER, _LLM = "gateway_http", "router_service", "llm_gateway"
 _GRPC = "router_service, llm_gateway"
 _ALL = "all"
+
+# Log lines
+
+LOG_FIELDS: Final[dict[str, str]] = {
+    "time": "RFC 3339, UTC, microseconds",
+    "severity": "DEBUG, INFO, WARNING, ERROR, CRITICAL",
+    "logger": "module that writes; ion.request for the one line a request",
+    "message": "what happened, always in the same words",
+    "service": "name of the service",
+    "request_id": "of the request that it belongs to; absent where there is none",
+    "trace_id": "of its trace",
+    "span_id": "of the span that was open",
+    "exc_info": "of a defect: stack and types of the errors, not their texts; with google stack_trace",
+    "method": "of a request: GET, POST, …",
+    "route": "of a request: path with ids as names in braces",
+    "status": "of a request: HTTP status",
+    "duration_seconds": "of a request: until its last byte",
+    "reason": "of a request: why it failed",
+    "persona": "of a request: who answered",
+    "cache": "of a request: hit, stale, coalesced, miss or off",
+    "fallback": "of a request: true where the reply is an apology",
+    "dropped": "of the line that says that log lines were dropped: how many",
+}
 
 # Spans
 
@@ -291,7 +313,8 @@ DB_CLIENT: Final = _span(
     "{db.query.summary}",
     SpanKind.CLIENT,
     _ALL,
-    "One question to Redis or to the SQL database, until its answer; of SQL with the wait for a connection.",
+    "One question to Redis or to the SQL database for a request, until its answer; of SQL with the wait for a "
+    "connection.",
     DB_SYSTEM,
     DB_OPERATION,
     DB_SUMMARY,
@@ -366,7 +389,12 @@ RPC_CLIENT_DURATION: Final = _metric(
     buckets=_REQUEST_SECONDS,
 )
 RPC_ACTIVE: Final = _metric(
-    "ion.rpc.server.active_calls", Instrument.UP_DOWN, "{call}", _GRPC, "calls under way, streams among them"
+    "ion.rpc.server.active_calls",
+    Instrument.UP_DOWN,
+    "{call}",
+    _GRPC,
+    "calls under way, streams among them",
+    RPC_METHOD,
 )
 ROUTING_DECISIONS: Final = _metric(
     "ion.routing.decisions",
@@ -444,7 +472,7 @@ CACHE_ENTRIES: Final = _metric("ion.cache.entries", Instrument.GAUGE, "{reply}",
 REDIS_CONNECTED: Final = _metric(
     "ion.redis.connected",
     Instrument.GAUGE,
-    "1",
+    "{state}",
     _ALL,
     "1 while Redis is there; nothing where none is configured",
     REDIS_USE,
@@ -481,7 +509,7 @@ MODEL_HEDGE_DELAY: Final = _metric(
 BREAKER: Final = _metric(
     "ion.model.breaker",
     Instrument.GAUGE,
-    "1",
+    "{state}",
     _LLM,
     "1 for the state that a location's breaker is in, else 0",
     LOCATION,
@@ -553,7 +581,7 @@ DB_CONNECTIONS_MAX: Final = _metric(
 DB_AVAILABLE: Final = _metric(
     "ion.database.available",
     Instrument.GAUGE,
-    "1",
+    "{state}",
     _ALL,
     "1 while the SQL database answers; nothing where none is used",
 )
@@ -581,5 +609,10 @@ TELEMETRY_DROPPED: Final = _metric(
     "ion.telemetry.dropped", Instrument.COUNTER, "{item}", _ALL, "spans and log records that were thrown away", SIGNAL
 )
 TELEMETRY_EXPORTING: Final = _metric(
-    "ion.telemetry.exporting", Instrument.GAUGE, "1", _ALL, "1 while the receiver takes what is sent, else 0", SIGNAL
+    "ion.telemetry.exporting",
+    Instrument.GAUGE,
+    "{state}",
+    _ALL,
+    "1 while the receiver takes what is sent, else 0",
+    SIGNAL,
 )

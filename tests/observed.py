@@ -15,13 +15,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from chassis.observability import metrics, tracing
-from chassis.telemetry import Instrument, Metric
+from chassis.telemetry import ATTRIBUTES, Instrument, Metric
 
 
 @contextmanager
 def recorded_spans(sampler: str = "always_on", ratio: str = "") -> Iterator[InMemorySpanExporter]:
     """Tracing is on; the spans that have ended. `sampler` and `ratio` as OTEL_TRACES_SAMPLER and its argument: by
-    default what the caller has not sampled is recorded too."""
+    default what the caller has not sampled is recorded too. In the end they have declared attributes alone."""
     exporter = InMemorySpanExporter()
     with patch.dict(os.environ, OTEL_TRACES_SAMPLER=sampler, OTEL_TRACES_SAMPLER_ARG=ratio):
         provider = TracerProvider(shutdown_on_exit=False)
@@ -29,6 +29,8 @@ def recorded_spans(sampler: str = "always_on", ratio: str = "") -> Iterator[InMe
         tracing.start(provider)
     try:
         yield exporter
+        told = {key for span in exporter.get_finished_spans() for key in span.attributes or ()}
+        assert told <= set(ATTRIBUTES)
     finally:
         tracing.stop()
         provider.shutdown()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import time
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, Final, Self
 
 import grpc
@@ -15,9 +18,11 @@ from chassis.errors import IonError
 from chassis.observability import metrics, tracing
 from chassis.telemetry import Metric, SpanType
 
+_log = logging.getLogger(__name__)
 _SYSTEM: Final = "grpc"
 # What is the service's own fault, by the conventions; all else is what it had to answer.
 _FAULTS: Final = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+_HOST_AND_PORT: Final = re.compile(r"(?:[a-z0-9]+:(?://[^/]*/)?)?(\[[^][]+\]|[^][:/,]+):([0-9]{1,5})")
 
 _active: dict[str, int] = {}  # calls that are being served, by method
 
@@ -26,15 +31,15 @@ class MeasuredCall:
     """As a block it is the current call inside, and ends with it; opened otherwise, it is to be ended with
     `end_with`."""
 
-    __slots__ = ("_attributes", "_duration", "_first_message_at", "_messages", "_started_at", "span")
+    __slots__ = ("_duration", "_first_message_at", "_messages", "_method", "_started_at", "span")
 
     def __init__(self, kind: SpanType, duration: Metric, attributes: dict[str, Any]) -> None:
-        self.span = tracing.span(kind, attributes[telemetry.RPC_METHOD], attributes)
+        self._method: str = attributes[telemetry.RPC_METHOD]
         self._duration = duration
-        self._attributes = attributes
-        self._started_at = time.perf_counter()
         self._first_message_at = 0.0
         self._messages = 0
+        self._started_at = time.perf_counter()
+        self.span = tracing.span(kind, self._method, attributes)
 
     def note_message(self) -> None:
         """Of a stream."""
@@ -47,44 +52,55 @@ class MeasuredCall:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._measure(error)
+        self._tell(error)
         self.span.__exit__(kind, error, traceback)
 
     def end_with(self, error: BaseException | None) -> None:
-        self._measure(error)
+        self._tell(error)
         self.span.end_with(error)
 
-    def _measure(self, error: BaseException | None) -> None:
-        status = status_of(error)
-        measured = {
-            telemetry.RPC_SYSTEM: _SYSTEM,
-            telemetry.RPC_METHOD: self._attributes[telemetry.RPC_METHOD],
-            telemetry.RPC_STATUS: status,
-        }
+    def _tell(self, error: BaseException | None) -> None:
+        if not metrics.is_on() and not self.span.is_recorded:
+            return
+        seconds = time.perf_counter() - self._started_at
+        status = self._status_of(error)
+        measured = {telemetry.RPC_SYSTEM: _SYSTEM, telemetry.RPC_METHOD: self._method, telemetry.RPC_STATUS: status}
         if error is not None:
             measured[telemetry.ERROR_TYPE] = tracing.error_type(error)
-            is_error = status in _FAULTS if self._duration is telemetry.RPC_SERVER_DURATION else status != "CANCELLED"
-            self.span.fail(measured[telemetry.ERROR_TYPE], is_error=is_error)
-        metrics.record(self._duration, time.perf_counter() - self._started_at, measured, self.span)
+            self.span.fail(measured[telemetry.ERROR_TYPE], is_error=self._is_fault(status))
+        metrics.record(self._duration, seconds, measured, self.span)
         self.span.set(telemetry.RPC_STATUS, status)
         if self._messages:
             self.span.set(telemetry.COUNT_OF_TEXTS, self._messages)
             self.span.set(telemetry.FIRST_MESSAGE, self._first_message_at - self._started_at)
 
+    def _status_of(self, error: BaseException | None) -> str:
+        return status_of(error)
+
+    def _is_fault(self, status: str) -> bool:
+        raise NotImplementedError
+
 
 class ServedCall(MeasuredCall):
-    """As the service sees it."""
+    """As the service sees it; to be used as a block. What is a defect is logged."""
 
     __slots__ = ()
 
     def __init__(self, method: str) -> None:
-        attributes = {telemetry.RPC_SYSTEM: _SYSTEM, telemetry.RPC_METHOD: method}
-        super().__init__(telemetry.RPC_SERVER, telemetry.RPC_SERVER_DURATION, attributes)
-        _active[method] = _active.get(method, 0) + 1
+        super().__init__(telemetry.RPC_SERVER, telemetry.RPC_SERVER_DURATION, _served(method))
 
-    def _measure(self, error: BaseException | None) -> None:
-        _active[self._attributes[telemetry.RPC_METHOD]] -= 1
-        super()._measure(error)
+    def __enter__(self) -> Self:
+        _active[self._method] = _active.get(self._method, 0) + 1
+        return super().__enter__()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        _active[self._method] -= 1
+        if isinstance(error, Exception) and not isinstance(error, (IonError, grpc.aio.AbortError)):
+            _log.error("defect in %s", self._method, exc_info=error)
+        super().__exit__(kind, error, traceback)
+
+    def _is_fault(self, status: str) -> bool:
+        return status in _FAULTS
 
 
 class MadeCall(MeasuredCall):
@@ -93,18 +109,36 @@ class MadeCall(MeasuredCall):
     __slots__ = ()
 
     def __init__(self, method: str, target: str = "") -> None:
-        attributes = {telemetry.RPC_SYSTEM: _SYSTEM, telemetry.RPC_METHOD: method} | address_of(target)
-        super().__init__(telemetry.RPC_CLIENT, telemetry.RPC_CLIENT_DURATION, attributes)
+        super().__init__(telemetry.RPC_CLIENT, telemetry.RPC_CLIENT_DURATION, _made(method, target))
+
+    def _status_of(self, error: BaseException | None) -> str:
+        """The one that was received, whatever the error that it was translated into says."""
+        received = error.__cause__ if error is not None else None
+        return status_of(received if isinstance(received, grpc.aio.AioRpcError) else error)
+
+    def _is_fault(self, status: str) -> bool:
+        """By the conventions all but OK; what its own caller ended is nobody's fault all the same."""
+        return status != "CANCELLED"
+
+
+@cache
+def _served(method: str) -> dict[str, Any]:
+    return {telemetry.RPC_SYSTEM: _SYSTEM, telemetry.RPC_METHOD: method}
+
+
+@cache
+def _made(method: str, target: str) -> dict[str, Any]:
+    return _served(method) | address_of(target)
 
 
 def address_of(target: str) -> dict[str, Any]:
-    """`dns:///llm:50052` -> the host and the port; nothing of the port where there is none."""
+    """`dns:///llm:50052` -> the host and the port; of a list of addresses, or what else has no port, as it is."""
     if not target:
         return {telemetry.SERVER_ADDRESS: "inproc"}
-    host, _, port = target.rpartition("/")[2].rpartition(":")
-    if not port.isdigit():
+    known = _HOST_AND_PORT.fullmatch(target)
+    if not known:
         return {telemetry.SERVER_ADDRESS: target}
-    return {telemetry.SERVER_ADDRESS: host.strip("[]"), telemetry.SERVER_PORT: int(port)}
+    return {telemetry.SERVER_ADDRESS: known[1].strip("[]"), telemetry.SERVER_PORT: int(known[2])}
 
 
 def status_of(error: BaseException | None) -> str:

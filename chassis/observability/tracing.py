@@ -8,20 +8,22 @@ the published interceptors, which double the chain's CPU (docs/adr/0013).
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import re
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCode, TraceFlags, TraceState
 
 from chassis.errors import IonError
-from chassis.telemetry import ERROR_TYPE, SpanType
+from chassis.telemetry import ERROR_TYPE, SCOPE, SpanType
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 Value = str | int | float | bool | Sequence[str] | Sequence[float]
 
@@ -31,9 +33,14 @@ TRACESTATE_KEY: Final = "tracestate"
 BAGGAGE_KEY: Final = "baggage"
 MAX_TRACESTATE_CHARACTERS: Final = 512
 MAX_BAGGAGE_CHARACTERS: Final = 1024
-_TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT_CHARACTERS: Final = 55
+# One that the SDK understands: of others it warns, in the caller's words.
+_STATE_KEY: Final = r"(?:[a-z][_0-9a-z*/-]{0,255}|[a-z0-9][_0-9a-z*/-]{0,240}@[a-z][_0-9a-z*/-]{0,13})"
+_STATE: Final = _STATE_KEY + r"=[ -+\--<>-~]{0,255}[!-+\--<>-~]"
+_TRACESTATE: Final = re.compile(rf"{_STATE}(?:[ \t]*,[ \t]*{_STATE}){{0,31}}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_VISIBLE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_BAGGAGE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _NO_CONTEXT: Final = Context()
 _NOT_ERRORS: Final = (asyncio.CancelledError, GeneratorExit)
 
@@ -41,11 +48,32 @@ _tracer: trace.Tracer | None = None
 _follows_parent = True  # whether the sampler leaves alone what the caller has not sampled
 
 
+@dataclass(slots=True)
+class CallContext:
+    """What identifies a request on its way through the services; nobody but its span changes it.
+
+    The first two may be "" between the entry of a request that brings none and the span that begins its trace.
+    """
+
+    request_id: str = ""
+    traceparent: str = ""
+    tracestate: str = ""
+    baggage: str = ""
+    span: Span | None = field(default=None, repr=False, compare=False)  # while it is recorded
+
+    @property
+    def trace_id(self) -> str:
+        return self.traceparent[3:35]
+
+    @property
+    def span_id(self) -> str:
+        return self.traceparent[36:52]
+
+
 class Span:
     """One that is not recorded: it carries the trace on, and what is told to it is forgotten."""
 
     __slots__ = ("_token", "call")
-    is_recorded = False
 
     def __init__(self, call: CallContext) -> None:
         """`call` is what goes out with the calls below it."""
@@ -53,9 +81,18 @@ class Span:
         self._token: Token[CallContext] | None = None
 
     @property
+    def is_recorded(self) -> bool:
+        return False
+
+    @property
     def context(self) -> Context:
         """For exemplars."""
         return _NO_CONTEXT
+
+    @property
+    def sampled_traceparent(self) -> str:
+        """For links to it, also after its end; "" where nobody would find it."""
+        return ""
 
     def set(self, key: str, value: Value) -> None:
         """An attribute; see chassis.telemetry for those that there are."""
@@ -70,7 +107,12 @@ class Span:
     def fail(self, kind: str, *, is_error: bool = True) -> None:
         """It failed for the reason `kind`. `is_error`: and somebody should look why."""
 
-    def end(self) -> None: ...
+    def end(self) -> None:
+        """What is told to it afterwards is forgotten."""
+
+    def enter(self) -> None:
+        """The current span for the rest of this task; to be ended with `end_with`."""
+        _current.set(self.call)
 
     def __enter__(self) -> Self:
         if self.call is not _current.get():
@@ -78,10 +120,10 @@ class Span:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self.end_with(error)
         if self._token is not None:
             _current.reset(self._token)
             self._token = None
-        self.end_with(error)
 
     def end_with(self, error: BaseException | None) -> None:
         """End it, with the error that it ended with, if any."""
@@ -92,7 +134,6 @@ class Span:
 
 class _RecordedSpan(Span):
     __slots__ = ("_failed", "_otel")
-    is_recorded = True
 
     def __init__(self, otel: trace.Span, call: CallContext) -> None:
         super().__init__(call)
@@ -100,8 +141,16 @@ class _RecordedSpan(Span):
         self._failed = False
 
     @property
+    def is_recorded(self) -> bool:
+        return self._otel.is_recording()
+
+    @property
     def context(self) -> Context:
         return trace.set_span_in_context(self._otel, _NO_CONTEXT)
+
+    @property
+    def sampled_traceparent(self) -> str:
+        return self.call.traceparent if is_sampled(self.call.traceparent) else ""
 
     def set(self, key: str, value: Value) -> None:
         self._otel.set_attribute(key, value)
@@ -110,8 +159,9 @@ class _RecordedSpan(Span):
         self._otel.add_event(name, attributes)
 
     def link(self, traceparent: str) -> None:
-        if _TRACEPARENT.fullmatch(traceparent):
-            self._otel.add_link(_span_context(traceparent, ""))
+        known = _well_formed(traceparent)
+        if known:
+            self._otel.add_link(span_context(known))
 
     def rename(self, name: str) -> None:
         self._otel.update_name(name)
@@ -126,29 +176,10 @@ class _RecordedSpan(Span):
             self._otel.set_status(Status(StatusCode.ERROR))
 
     def end(self) -> None:
-        self._otel.end()
-
-
-@dataclass(frozen=True, slots=True)
-class CallContext:
-    """What identifies a request on its way through the services.
-
-    The first two may be "" between the entry of a request that brings none and the span that begins its trace.
-    """
-
-    request_id: str = ""
-    traceparent: str = ""
-    tracestate: str = ""
-    baggage: str = ""
-    span: Span | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def trace_id(self) -> str:
-        return self.traceparent[3:35]
-
-    @property
-    def span_id(self) -> str:
-        return self.traceparent[36:52]
+        """Tasks that go on after it are left with its ids alone."""
+        ended, self._otel = self._otel, NonRecordingSpan(self._otel.get_span_context())
+        self.call.span = None
+        ended.end()
 
 
 _NO_CALL: Final = CallContext()
@@ -170,22 +201,33 @@ def enter(request_id: str | None, traceparent: str | None, tracestate: str = "",
 
     A request without an id of its own goes by the id of its trace. What is too long is not carried on.
     """
-    if not traceparent or not _TRACEPARENT.fullmatch(traceparent):
-        traceparent, tracestate = _new_traceparent() if _tracer is None else "", ""
+    taken = _well_formed(traceparent)
+    if not taken:
+        taken, tracestate = _new_traceparent() if _tracer is None else "", ""
     if not request_id or not _REQUEST_ID.fullmatch(request_id):
-        request_id = traceparent[3:35]
+        request_id = taken[3:35]
     call = CallContext(
         request_id,
-        traceparent,
-        tracestate and _carried(tracestate, MAX_TRACESTATE_CHARACTERS),
-        baggage and _carried(baggage, MAX_BAGGAGE_CHARACTERS),
+        taken,
+        tracestate and _carried(tracestate, MAX_TRACESTATE_CHARACTERS, _TRACESTATE),
+        baggage and _carried(baggage, MAX_BAGGAGE_CHARACTERS, _BAGGAGE),
     )
     _current.set(call)
     return call
 
 
-def _carried(value: str, most_characters: int) -> str:
-    return value if len(value) <= most_characters and _VISIBLE.fullmatch(value) else ""
+def _well_formed(traceparent: str | None) -> str:
+    """As of version 00, whatever a later version says beyond it; "" where it is none."""
+    if not traceparent or not _TRACEPARENT.match(traceparent):
+        return ""
+    known, more = traceparent[:_TRACEPARENT_CHARACTERS], traceparent[_TRACEPARENT_CHARACTERS:]
+    if more and (known.startswith("00") or not more.startswith("-")):
+        return ""
+    return known if known.startswith("00") else f"00{known[2:]}"
+
+
+def _carried(value: str, most_characters: int, form: re.Pattern[str]) -> str:
+    return value if len(value) <= most_characters and form.fullmatch(value) else ""
 
 
 def outgoing_metadata(call: CallContext | None = None) -> tuple[tuple[str, str], ...]:
@@ -208,7 +250,8 @@ def _new_traceparent() -> str:
 
 def span(kind: SpanType, name: str, attributes: Mapping[str, Value] | None = None) -> Span:
     """A span below the current one, or the first of a trace. As `with span(...) as made:` it is the current one inside,
-    and ends with the block; what is opened otherwise is to be ended with `end_with`.
+    and ends with the block, in which a generator must not yield: its reader would be in the span too. What is opened
+    otherwise is to be ended with `end_with`.
 
     Nothing is recorded, and next to nothing spent, where tracing is off or the caller's trace is not sampled.
     """
@@ -223,7 +266,7 @@ def span(kind: SpanType, name: str, attributes: Mapping[str, Value] | None = Non
     if not started.is_recording():
         return Span(below)
     recorded = _RecordedSpan(started, below)
-    object.__setattr__(below, "span", recorded)  # the two know each other
+    below.span = recorded
     return recorded
 
 
@@ -236,10 +279,10 @@ def _parent(call: CallContext) -> Context:
         return call.span.context
     if not call.traceparent:
         return _NO_CONTEXT
-    return trace.set_span_in_context(NonRecordingSpan(_span_context(call.traceparent, call.tracestate)), _NO_CONTEXT)
+    return trace.set_span_in_context(NonRecordingSpan(span_context(call.traceparent, call.tracestate)), _NO_CONTEXT)
 
 
-def _span_context(traceparent: str, tracestate: str) -> SpanContext:
+def span_context(traceparent: str, tracestate: str = "") -> SpanContext:
     """Of one that is well formed."""
     return SpanContext(
         int(traceparent[3:35], 16),
@@ -257,13 +300,13 @@ def error_type(error: BaseException) -> str:
     return "CANCELLED" if isinstance(error, _NOT_ERRORS) else type(error).__name__
 
 
-def start(provider: Any) -> None:
+def start(provider: TracerProvider) -> None:
     """Make spans with this tracer provider from now on."""
     global _tracer, _follows_parent
-    from chassis.telemetry import SCOPE
+    from opentelemetry.sdk.trace.sampling import ParentBased
 
     _tracer = provider.get_tracer(SCOPE)
-    _follows_parent = os.environ.get("OTEL_TRACES_SAMPLER", "parentbased_always_on").startswith("parentbased_")
+    _follows_parent = isinstance(provider.sampler, ParentBased)
 
 
 def stop() -> None:

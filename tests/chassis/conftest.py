@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from chassis.local_channel import LocalServer
-from chassis.observability import tracing
+from tests.observed import recorded_spans
 
 SERVICE = "ion.test.v1.EchoService"
 
@@ -92,10 +90,7 @@ async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
 
 
 @pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+def spans() -> Iterator[InMemorySpanExporter]:
     """Tracing is on, for traces that the caller has not sampled too; the spans that have ended."""
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
-    monkeypatch.setattr(tracing, "_follows_parent", False)
-    return exporter
+    with recorded_spans() as exporter:
+        yield exporter

@@ -18,8 +18,8 @@ from chassis.server import CallGuard, new_server
 from ion.error.v1.reason_pb2 import Reason
 from tests.chassis.conftest import SERVICE, Hanging, Serve
 
-METHOD = f"/{SERVICE}/Unary"
-STREAM = f"/{SERVICE}/Stream"
+UNARY = f"{SERVICE}/Unary"
+STREAM = f"{SERVICE}/Stream"
 
 
 async def start(handle, port: int = 0) -> tuple[grpc.aio.Server, int]:
@@ -32,8 +32,8 @@ async def start(handle, port: int = 0) -> tuple[grpc.aio.Server, int]:
 
 async def call(channel: grpc.aio.Channel, seconds: float = 5.0, *, wait_for_ready: bool = False):
     return await invoke(
-        channel.unary_unary(METHOD),
-        METHOD,
+        channel.unary_unary(f"/{UNARY}"),
+        UNARY,
         b"",
         Deadline.after(seconds),
         unreachable=Reason.REASON_ROUTER_UNAVAILABLE,
@@ -116,7 +116,7 @@ async def test_ids_and_deadline_are_carried_on():
         return b""
 
     server, port = await start(handle)
-    mine = tracing.enter("req-7", None)
+    mine = tracing.enter("req-7", f"00-{'a' * 32}-{'b' * 16}-00", "vendor=1", "tier=gold")
     async with open_channel(f"127.0.0.1:{port}") as channel:
         await call(channel)
     await server.stop(None)
@@ -223,7 +223,7 @@ async def test_a_stream_that_has_begun_is_not_repeated(begun, calls):
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with open_channel(f"127.0.0.1:{port}") as channel:
-        messages = stream(channel.unary_stream(STREAM))
+        messages = stream(channel.unary_stream(f"/{STREAM}"))
         if begun:
             assert await anext(messages) == b"1"
         with pytest.raises(IonError) as caught:
@@ -302,9 +302,9 @@ async def wire():
         counting = Wire(port)
         relay = await asyncio.start_server(counting, "127.0.0.1", 0)
         async with open_channel(f"127.0.0.1:{relay.sockets[0].getsockname()[1]}") as channel:
-            method = channel.unary_unary(METHOD)
+            method = channel.unary_unary(f"/{UNARY}")
             unreachable = Reason.REASON_ROUTER_UNAVAILABLE
-            got = await invoke(method, METHOD, asked, Deadline.after(10), unreachable=unreachable)
+            got = await invoke(method, UNARY, asked, Deadline.after(10), unreachable=unreachable)
         await server.stop(None)
         relay.close()
         assert got == answer

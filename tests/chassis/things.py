@@ -62,14 +62,14 @@ def soon() -> Deadline:
 
 
 async def write(database: Database, name: str, size: int = 1) -> None:
-    async with database.writing(soon()) as connection:
+    async with database.writing(soon(), "INSERT thing") as connection:
         await connection.execute(
             text("INSERT INTO things (name, size) VALUES (:name, :size)"), {"name": name, "size": size}
         )
 
 
 async def names(database: Database) -> Sequence[str]:
-    async with database.reading(soon()) as connection:
+    async with database.reading(soon(), "SELECT things") as connection:
         return (await connection.execute(text("SELECT name FROM things ORDER BY name"))).scalars().all()
 
 
@@ -82,7 +82,7 @@ def is_there(database: Database) -> Callable[[], Awaitable[bool]]:
 
 async def fails(database: Database, deadline: Deadline | None = None) -> IonError:
     with pytest.raises(IonError) as caught:
-        async with database.reading(deadline or soon()) as connection:
+        async with database.reading(deadline or soon(), "SELECT things") as connection:
             await connection.execute(text("SELECT 1"))
     assert caught.value.reason == Reason.REASON_DATABASE_UNAVAILABLE
     return caught.value
