@@ -10,12 +10,15 @@ from grpc_health.v1 import health as health_service
 from chassis.server import NOT_SERVING, SERVING, Hosted
 from chassis.settings import stop
 from ion.llm.v1 import llm_pb2, llm_pb2_grpc
+from llm_gateway import observers
 from llm_gateway.admission import Admission
+from llm_gateway.attempt_telemetry import tells_content
 from llm_gateway.backends import Backend
 from llm_gateway.backends.offline import OfflineBackend
 from llm_gateway.cache import ResponseCache
 from llm_gateway.catalogue import Catalogue
 from llm_gateway.completion import Completion
+from llm_gateway.labels import Labels
 from llm_gateway.locations import Locations
 from llm_gateway.means import HedgeMode, Means
 from llm_gateway.model_calls import ModelCalls
@@ -47,6 +50,8 @@ async def open_llm_gateway(settings: LlmSettings, health: health_service.aio.Hea
         ledger=Ledger(catalogue.cost_usd),
         hedge_mode=HedgeMode(settings.hedge),
         max_tokens_per_request=settings.max_tokens_per_request,
+        labels=Labels(backend.default_model, catalogue.known_as),
+        tells_content=tells_content(),
     )
     calls = ModelCalls(means)
     completion = Completion(
@@ -57,6 +62,7 @@ async def open_llm_gateway(settings: LlmSettings, health: health_service.aio.Hea
         max_input_tokens=settings.max_input_tokens,
         request_timeout_seconds=settings.request_timeout_seconds,
     )
+    observers.observe(completion)
     servicer = LlmGatewayServicer(
         completion,
         catalogue,

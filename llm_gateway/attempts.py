@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from chassis.errors import DeadlineExceeded
+from chassis.observability.tracing import Span
 from llm_gateway.generation import NO_USAGE, Reply, Usage
 from llm_gateway.latencies import HedgeDelays
 from llm_gateway.locations import Call
@@ -29,12 +30,22 @@ class Kind(StrEnum):
         return self in (Kind.HEDGE, Kind.PROBE)
 
 
+class Ending(StrEnum):
+    """How a call ends, seen from the reply."""
+
+    WON = "won"  # its reply is the answer
+    LOST = "lost"  # another's was
+    FAILED = "failed"
+    CANCELLED = "cancelled"  # with the request
+
+
 @dataclass(slots=True, eq=False)
 class Attempt:
     """One call. `ends_at` is its timeout. Once it is settled, what it does changes nothing any more."""
 
     kind: Kind
     call: Call
+    span: Span
     started_at: float
     ends_at: float
     task: asyncio.Task[None] | None = None

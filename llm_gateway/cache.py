@@ -73,11 +73,13 @@ def _exact(value: float | None) -> str:
 
 @dataclass(slots=True)
 class Statistics:
-    """Counts since the start, as the contract's CacheStatistics says; `coalesced` is counted by `completion`."""
+    """Counts since the start, as the contract's CacheStatistics says; `coalesced` is counted by `completion`. Stale
+    hits are a part of the hits."""
 
     near_hits: int = 0
+    near_stale: int = 0
     shared_hits: int = 0
-    stale_hits: int = 0
+    shared_stale: int = 0
     coalesced: int = 0
     followed: int = 0
     taken_over: int = 0
@@ -86,6 +88,10 @@ class Statistics:
     invalidated: int = 0
     foreign_values: int = 0
     fenced_off: int = 0
+
+    @property
+    def stale_hits(self) -> int:
+        return self.near_stale + self.shared_stale
 
 
 class ResponseCache:
@@ -112,6 +118,7 @@ class ResponseCache:
         self._draw = draw
         self._near = NearCache(max_entries, now=now)
         self._invalidations = Invalidations(store, keep_seconds=ttl_seconds + stale_seconds, unix_now=unix_now)
+        self._is_closed = False
         self.enabled = store.enabled or max_entries > 0
         self.statistics = Statistics()
 
@@ -122,6 +129,15 @@ class ResponseCache:
     @property
     def late_commands(self) -> int:
         return self._store.late
+
+    @property
+    def refused_commands(self) -> int:
+        return self._store.refusals
+
+    @property
+    def store_connected(self) -> bool | None:
+        """None where there is no store, or none any more."""
+        return self._store.connected if self._store.enabled and not self._is_closed else None
 
     def get_near(self, key: str, *, max_age_seconds: float | None = None) -> Found | None:
         """The reply where this process has it, of at most that age; never waits."""
@@ -136,7 +152,7 @@ class ResponseCache:
         if max_age_seconds is not None and found.age_seconds > max_age_seconds:
             return None
         self.statistics.near_hits += 1
-        self.statistics.stale_hits += found.is_stale
+        self.statistics.near_stale += found.is_stale
         return found
 
     async def enter(
@@ -178,11 +194,18 @@ class ResponseCache:
         )
 
     async def put(
-        self, key: str, request: GenerationRequest, reply: Reply, *, made_at: float, lease: Lease | None
+        self,
+        key: str,
+        request: GenerationRequest,
+        reply: Reply,
+        *,
+        made_at: float,
+        lease: Lease | None,
+        traceparent: str = "",
     ) -> None:
         """Keep a complete reply that was begun at `made_at` (Unix seconds) and not invalidated since. One that is not
-        kept still goes to those who follow the lease; a late leader's goes nowhere."""
-        stored = self._stored(request, reply, made_at)
+        kept still goes to those who follow the lease; a late leader's goes nowhere. `traceparent` as in Stored."""
+        stored = self._stored(request, reply, made_at, traceparent)
         is_kept = stored.is_complete and not self._invalidations.covers(stored)
         if await self._share(key, stored, lease, is_kept=is_kept) and is_kept:
             self.statistics.stored += 1
@@ -195,15 +218,15 @@ class ResponseCache:
         return await self._invalidations.add(Tags(persona.lower() or None, model or None, scope_tag))
 
     async def close(self) -> None:
+        self._is_closed = True
         await self._store.close()
 
-    def _stored(self, request: GenerationRequest, reply: Reply, made_at: float) -> Stored:
+    def _stored(self, request: GenerationRequest, reply: Reply, made_at: float, traceparent: str) -> Stored:
         share = SHORTEST_TTL_SHARE + (1 - SHORTEST_TTL_SHARE) * self._draw()
         fresh_until = self._unix_now() + share * self._ttl_seconds
         expires_at = fresh_until + self._stale_seconds
-        return Stored(
-            reply, made_at, fresh_until, expires_at, request.persona, request.model, scope_hash(request.scope)
-        )
+        scope = scope_hash(request.scope)
+        return Stored(reply, made_at, fresh_until, expires_at, request.persona, request.model, scope, traceparent)
 
     async def _share(self, key: str, stored: Stored, lease: Lease | None, *, is_kept: bool) -> bool:
         """False where another replica has led since."""
@@ -212,12 +235,13 @@ class ResponseCache:
             return await self._share_fenced(key, stored, lease, ttl_seconds)
         if ttl_seconds is not None and self._store.enabled:
             ttl_milliseconds = max(1, round(ttl_seconds * 1000))
-            await self._store.in_time(self._store.send("SET", key, encode(stored), "PX", ttl_milliseconds))
+            sent = self._store.send("SET", key, encode(stored), "PX", ttl_milliseconds)
+            await self._store.in_time(sent, question="SET reply")
         return True
 
     async def _share_fenced(self, key: str, stored: Stored, lease: Lease, ttl_seconds: float | None) -> bool:
         answer = lease.finish(encode(stored), ttl_seconds=ttl_seconds)
-        await self._store.in_time(answer)
+        await self._store.in_time(answer, question="EVAL settle")
         if not answer.done():
             answer.add_done_callback(partial(self._note_late_fence, key, stored))
             return True
@@ -245,9 +269,9 @@ class ResponseCache:
         if stored.expires_at <= now:
             return None
         self._keep_near(key, stored)
-        found = Found(stored.reply, max(0.0, now - stored.made_at), stored.fresh_until <= now)
+        found = Found(stored.reply, max(0.0, now - stored.made_at), stored.fresh_until <= now, stored.traceparent)
         self.statistics.shared_hits += 1
-        self.statistics.stale_hits += found.is_stale
+        self.statistics.shared_stale += found.is_stale
         return found
 
     def _read_followed(self, key: str, followed_since: float, value: bytes) -> Found | None:
@@ -262,7 +286,7 @@ class ResponseCache:
         if stored.is_complete:
             self._keep_near(key, stored)
         self.statistics.followed += 1
-        return Found(stored.reply)
+        return Found(stored.reply, traceparent=stored.traceparent)
 
     def _keep_near(self, key: str, stored: Stored) -> None:
         self._near.put(

@@ -114,6 +114,11 @@ class Catalogue:
         """A stable version ("-001") is its model, unless it is listed itself. None: not known."""
         return self.models.get(self._base_id(model_id))
 
+    def known_as(self, model_id: str) -> str | None:
+        """The id under which the model is listed; None where it is not."""
+        base_id = self._base_id(model_id)
+        return base_id if base_id in self.models else None
+
     def thinking_of(self, model_id: str) -> Thinking | None:
         """None where the model is not known, or does not think, or cannot be told how much."""
         model = self.model(model_id)

@@ -11,10 +11,12 @@ from functools import partial
 
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded, IonError
+from chassis.observability import metrics
+from chassis.telemetry import ADMISSION_WAIT
 from llm_gateway.admission import Admission
 from llm_gateway.cache import Found, ResponseCache, cache_key
 from llm_gateway.catalogue import Catalogue
-from llm_gateway.flights import CacheStatus, Completed, Flight, in_pieces
+from llm_gateway.flights import CacheStatus, CacheTier, Completed, Flight, in_pieces
 from llm_gateway.generation import CacheControl, GenerationRequest, ModelInterrupted, Overloaded, Prompt
 from llm_gateway.leases import Followed, Lease
 from llm_gateway.model_calls import ModelCalls
@@ -114,15 +116,14 @@ class Completion:
         if not _may_read(request):
             return None
         found = self.cache.get_near(key, max_age_seconds=request.cache.max_age_seconds)
-        return None if found is None else self._found(key, request, found)
+        return None if found is None else self._found(key, request, found, CacheTier.NEAR)
 
-    def _found(self, key: str, request: GenerationRequest, found: Found) -> Completed:
+    def _found(self, key: str, request: GenerationRequest, found: Found, tier: CacheTier) -> Completed:
         """A stale reply answers at once, and a new one is made in the background."""
-        if not found.is_stale:
-            return Completed(found.reply, CacheStatus.HIT, age_seconds=found.age_seconds)
-        if _may_store(request):
+        if found.is_stale and _may_store(request):
             self._refresh(key, replace(request, cache=CacheControl()))
-        return Completed(found.reply, CacheStatus.STALE, age_seconds=found.age_seconds)
+        status = CacheStatus.STALE if found.is_stale else CacheStatus.HIT
+        return Completed(found.reply, status, tier, age_seconds=found.age_seconds, traceparent=found.traceparent)
 
     def _refresh(self, key: str, request: GenerationRequest) -> None:
         name = _flight_name(key, request)
@@ -161,7 +162,7 @@ class Completion:
             max_age_seconds = request.cache.max_age_seconds
             entered = await self.cache.enter(key, streamed=flight.wants_text, max_age_seconds=max_age_seconds)
             if isinstance(entered, Found):
-                return self._found(key, request, entered)
+                return self._found(key, request, entered, CacheTier.SHARED)
             if isinstance(entered, Lease):
                 await entered.release()
         return await self._fly(key, request, flight, flight.deadline)
@@ -182,7 +183,7 @@ class Completion:
             )
             if isinstance(entered, Found):
                 self._land(_flight_name(key, request), flight)  # one that makes it anew may have to take off
-                return self._found(key, request, entered)
+                return self._found(key, request, entered, CacheTier.SHARED)
             if not isinstance(entered, Followed):
                 return await self._lead(key, request, flight, entered)
             followed = entered
@@ -199,7 +200,13 @@ class Completion:
         if isinstance(outcome, IonError):
             raise outcome
         if outcome is not None:
-            return Completed(outcome.reply, CacheStatus.COALESCED, age_seconds=outcome.age_seconds)
+            return Completed(
+                outcome.reply,
+                CacheStatus.COALESCED,
+                CacheTier.SHARED,
+                age_seconds=outcome.age_seconds,
+                traceparent=outcome.traceparent,
+            )
         if flight.has_published:
             raise ModelInterrupted  # another call would tell it in other words
         return None
@@ -224,10 +231,11 @@ class Completion:
         """Its turn, a prompt that fits, the model calls, and the reply stored."""
         made_at = self._unix_now()
         async with self.admission.admit(deadline) as queued_seconds:
+            metrics.record(ADMISSION_WAIT, queued_seconds)
             asked, trimmed_turns = await self._fit(request, deadline)
             made = await self.calls.make(asked, deadline, listener)
         if _may_store(request):
-            await self.cache.put(key, request, made.reply, made_at=made_at, lease=lease)
+            await self.cache.put(key, request, made.reply, made_at=made_at, lease=lease, traceparent=made.traceparent)
         return Completed(
             reply=made.reply,
             cache=CacheStatus.MISS if self.cache.enabled and _may_read(request) else CacheStatus.OFF,
@@ -237,6 +245,7 @@ class Completion:
             queued_seconds=queued_seconds,
             first_token_seconds=made.first_token_seconds,
             trimmed_turns=trimmed_turns,
+            traceparent=made.traceparent,
         )
 
     async def _fit(self, request: GenerationRequest, deadline: Deadline) -> tuple[GenerationRequest, int]:
@@ -287,6 +296,5 @@ def _flight_name(key: str, request: GenerationRequest) -> str:
 
 def _coalesced(completed: Completed) -> Completed:
     """As it is for who joined a call under way."""
-    if completed.cache is not CacheStatus.MISS and completed.cache is not CacheStatus.OFF:
-        return completed
-    return replace(completed, cache=CacheStatus.COALESCED)
+    is_made = completed.cache in (CacheStatus.MISS, CacheStatus.OFF)
+    return replace(completed, cache=CacheStatus.COALESCED if is_made else completed.cache, tier=CacheTier.FLIGHT)

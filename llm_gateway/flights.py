@@ -29,13 +29,24 @@ class CacheStatus(StrEnum):
     STALE = "stale"
 
 
+class CacheTier(StrEnum):
+    """Where a reply was found."""
+
+    NEAR = "near"  # in this process
+    FLIGHT = "flight"  # a call under way in it
+    SHARED = "shared"  # with other replicas
+    NONE = "none"  # nowhere: it was made
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
     """A reply and how it came about. `attempts`: model calls that this process made for it, `hedges` of them to be
-    ahead of a late one; `lost_usage`: the tokens of those whose answer was not used."""
+    ahead of a late one; `lost_usage`: the tokens of those whose answer was not used. `traceparent` is of the call that
+    made the reply, "" where that was not sampled."""
 
     reply: Reply
     cache: CacheStatus
+    tier: CacheTier = CacheTier.NONE
     attempts: int = 0
     hedges: int = 0
     lost_usage: Usage = NO_USAGE
@@ -43,6 +54,7 @@ class Completed:
     first_token_seconds: float | None = None
     trimmed_turns: int = 0
     age_seconds: float = 0.0
+    traceparent: str = ""
 
 
 class Flight:

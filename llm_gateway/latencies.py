@@ -93,6 +93,10 @@ class Latencies:
             recent.keep(hedge_delays(recent.calls, share=self._share, least=self._least), now)
         return recent.delays
 
+    def known(self) -> dict[str, HedgeDelays]:
+        """The delays of each model as last looked at; another thread may ask."""
+        return {model: recent.delays for model, recent in self._models.copy().items()}
+
     @property
     def models(self) -> list[str]:
         """Those that something is known of, by name."""

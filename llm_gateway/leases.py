@@ -113,7 +113,7 @@ async def enter(
     asked = store.send("EVAL", _ENTER, 3, key, lease, fence, *times, _NO_TIME, *durations)
     is_taken = False
     try:
-        match await store.in_time(asked):
+        match await store.in_time(asked, question="EVAL enter"):
             case [0, bytes(value)]:
                 return value
             case [1, bytes(token)]:

@@ -192,6 +192,10 @@ class Locations:
     def state(self, name: str) -> BreakerState:
         return self._locations[name].breaker.state
 
+    def openings(self, name: str) -> int:
+        """How often its breaker has opened, since the start."""
+        return self._locations[name].breaker.openings
+
     def latency_seconds(self, name: str) -> float | None:
         """The moving average; None before the first."""
         return self._locations[name].latency_seconds

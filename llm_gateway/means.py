@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from llm_gateway.attempts import Kind
 from llm_gateway.backends import Backend
 from llm_gateway.budgets import RatioBudget
+from llm_gateway.labels import Labels
 from llm_gateway.latencies import Latencies
 from llm_gateway.locations import Locations
 from llm_gateway.spending import Ledger
@@ -30,19 +33,30 @@ class HedgeMode(StrEnum):
 
 @dataclass(slots=True)
 class CallStatistics:
-    """Counts since the start."""
+    """Counts since the start; another thread may look at them."""
 
-    calls: int = 0
-    hedges: int = 0
+    attempts: Counter[tuple[Kind, str]] = field(default_factory=Counter)  # by location
     hedges_won: int = 0
+    hedges_lost: int = 0
     hedges_denied: int = 0
-    retries: int = 0
     retries_denied: int = 0
+
+    @property
+    def calls(self) -> int:
+        return self.attempts.total()
+
+    @property
+    def hedges(self) -> int:
+        return sum(number for (kind, _), number in self.attempts.copy().items() if kind.is_extra)
+
+    @property
+    def retries(self) -> int:
+        return sum(number for (kind, _), number in self.attempts.copy().items() if kind is Kind.RETRY)
 
 
 class Means:
     """What all races share: where calls go, what they may cost, and what is counted. `draw` gives the jitter: uniform
-    from 0 to 1."""
+    from 0 to 1. `tells_content`: spans hold what is said, too."""
 
     def __init__(
         self,
@@ -52,12 +66,16 @@ class Means:
         ledger: Ledger | None = None,
         hedge_mode: HedgeMode = HedgeMode.FIRST_TOKEN,
         max_tokens_per_request: int = 0,
+        labels: Labels | None = None,
+        tells_content: bool = False,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.backend = backend
         self.locations = locations
         self.hedge_mode = hedge_mode
         self.max_tokens_per_request = max_tokens_per_request
+        self.labels = labels or Labels(backend.default_model)
+        self.tells_content = tells_content
         self.draw = draw
         self.latencies = Latencies()
         self.retry_budget = RatioBudget()

@@ -50,7 +50,9 @@ class NearCache:
             self.discard(key)
             return None
         self._entries.move_to_end(key)
-        return kept.stored, Found(kept.stored.reply, max(0.0, now - kept.made_at), kept.fresh_until <= now)
+        stored = kept.stored
+        age_seconds = max(0.0, now - kept.made_at)
+        return stored, Found(stored.reply, age_seconds, kept.fresh_until <= now, stored.traceparent)
 
     def put(self, key: str, stored: Stored, *, unix_now: float, fresh_seconds: float, stale_seconds: float) -> None:
         """Keep it for its time, and no longer than `fresh_seconds` and `stale_seconds` after: it may come from a

@@ -10,7 +10,8 @@ from typing import Final, NoReturn, Protocol
 
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded, IonError
-from llm_gateway.attempts import Attempt, Kind, pause_before_retry
+from llm_gateway.attempt_telemetry import AttemptTelemetry
+from llm_gateway.attempts import Attempt, Ending, Kind, pause_before_retry
 from llm_gateway.budgets import RequestBudget
 from llm_gateway.generation import NO_USAGE, GenerationRequest, ModelInterrupted, ModelUnavailable, Reply, Usage
 from llm_gateway.locations import Call
@@ -43,6 +44,7 @@ class Made:
     hedges: int
     lost_usage: Usage
     first_token_seconds: float | None
+    traceparent: str = ""
 
 
 class Race:
@@ -57,6 +59,7 @@ class Race:
         self._may_hedge = request.may_hedge and means.hedge_mode is not HedgeMode.OFF
         self._streamed = listener.wants_text or self._is_worth_streaming()
         self._input_tokens = estimate_prompt_tokens(request.prompt)
+        self._telemetry = AttemptTelemetry(means, request, streamed=self._streamed)
         self._budget = RequestBudget(input_tokens=means.max_tokens_per_request)
         self._attempts: list[Attempt] = []
         self._lost: list[Attempt] = []
@@ -144,7 +147,7 @@ class Race:
         self._learn(attempt)
         if timed_out:
             attempt.call.failed()
-        self._stop(attempt)
+        self._stop(attempt, Ending.FAILED if timed_out else Ending.LOST)
         self._launch(Kind.RETRY, self._means.locations.start(elsewhere))
 
     def _fail(self, attempt: Attempt, error: Exception, now: float) -> None:
@@ -249,20 +252,16 @@ class Race:
 
     def _launch(self, kind: Kind, call: Call) -> None:
         now = time.monotonic()
-        attempt = Attempt(kind, call, started_at=now, ends_at=self._deadline_at(now))
+        span = self._telemetry.begin(kind, call.location)
+        attempt = Attempt(kind, call, span, started_at=now, ends_at=self._deadline_at(now))
         self._attempts.append(attempt)
         self._budget.took(self._input_tokens)
-        self._count(kind)
+        self._means.statistics.attempts[kind, call.location] += 1
         attempt.task = asyncio.get_running_loop().create_task(self._drive(attempt))
-
-    def _count(self, kind: Kind) -> None:
-        statistics = self._means.statistics
-        statistics.calls += 1
-        statistics.hedges += kind.is_extra
-        statistics.retries += kind is Kind.RETRY
 
     async def _drive(self, attempt: Attempt) -> None:
         """One call to its end, which it leaves in `attempt.outcome`."""
+        attempt.span.enter()
         try:
             attempt.outcome = await self._ask(attempt)
         except asyncio.CancelledError:
@@ -309,8 +308,15 @@ class Race:
 
     # Ends
 
-    def _note_failure(self, attempt: Attempt, error: Exception) -> None:
+    def _end(self, attempt: Attempt, ending: Ending) -> None:
         attempt.is_settled = True
+        if attempt.kind.is_extra:
+            self._means.statistics.hedges_won += ending is Ending.WON
+            self._means.statistics.hedges_lost += ending is not Ending.WON
+        self._telemetry.end(attempt, ending)
+
+    def _note_failure(self, attempt: Attempt, error: Exception) -> None:
+        self._end(attempt, Ending.FAILED)
         self._lost.append(attempt)
         if _is_fault_of_location(error, attempt):
             attempt.call.failed(retry_after_seconds=error.retry_after_seconds if isinstance(error, IonError) else None)
@@ -329,12 +335,12 @@ class Race:
             elif winner:
                 self._lose(attempt)
             else:
-                self._stop(attempt)
+                self._stop(attempt, Ending.CANCELLED)
         if winner is None:
             self._means.ledger.add(self._request.persona, self._request.model, NO_USAGE, self._lost_usage(), replies=0)
 
     def _note_reply(self, attempt: Attempt, *, is_used: bool) -> None:
-        attempt.is_settled = True
+        self._end(attempt, Ending.WON if is_used else Ending.LOST)
         attempt.call.succeeded(time.monotonic() - attempt.started_at)
         self._learn(attempt)
         if not is_used:
@@ -343,7 +349,7 @@ class Race:
     def _lose(self, attempt: Attempt) -> None:
         self._learn(attempt)
         if attempt.kind is not Kind.PROBE or attempt.task is None:
-            self._stop(attempt)
+            self._stop(attempt, Ending.LOST)
             return
         attempt.is_settled = True
         self._means.probes.add(attempt.task)
@@ -360,11 +366,12 @@ class Race:
             attempt.call.failed()
         else:
             attempt.call.cancelled()
+        self._end(attempt, _ending_of_lost(attempt))
         spent = attempt.spent(self._input_tokens)
         self._means.ledger.add(self._request.persona, self._request.model, NO_USAGE, spent, replies=0)
 
-    def _stop(self, attempt: Attempt) -> None:
-        attempt.is_settled = True
+    def _stop(self, attempt: Attempt, ending: Ending) -> None:
+        self._end(attempt, ending)
         self._lost.append(attempt)
         attempt.call.cancelled()
         if attempt.task:
@@ -393,7 +400,6 @@ class Race:
     def _made(self, winner: Attempt) -> Made:
         assert isinstance(winner.outcome, Reply)  # noqa: S101 - what made it the winner
         reply = winner.outcome
-        self._means.statistics.hedges_won += winner.kind.is_extra
         lost_usage = self._lost_usage(reply.usage.input_tokens)
         if not reply.offline:
             self._means.ledger.add(self._request.persona, self._request.model, reply.usage, lost_usage)
@@ -403,6 +409,7 @@ class Race:
             hedges=sum(attempt.kind.is_extra for attempt in self._attempts),
             lost_usage=lost_usage,
             first_token_seconds=winner.first_token_seconds,
+            traceparent=winner.span.sampled_traceparent,
         )
 
     def _lost_usage(self, input_tokens: int | None = None) -> Usage:
@@ -416,3 +423,10 @@ def _is_fault_of_location(error: Exception, attempt: Attempt) -> bool:
     if isinstance(error, DeadlineExceeded):
         return time.monotonic() < attempt.ends_at - LEAST_SECONDS  # the service's own timeout
     return isinstance(error, IonError) and error.retryable
+
+
+def _ending_of_lost(attempt: Attempt) -> Ending:
+    """Of a probe that goes on when the race is over."""
+    if isinstance(attempt.outcome, Reply):
+        return Ending.LOST
+    return Ending.CANCELLED if attempt.outcome is None else Ending.FAILED

@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import zip_longest
 from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
@@ -24,12 +24,16 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from chassis.observability.databases import Question, Server
+
 WAIT_SECONDS: Final = 0.005
 ANSWER_SECONDS: Final = 0.250
 LOOK_SECONDS: Final = 1.0  # for one look, handshake included, and between looks while connected
 FIRST_PAUSE_SECONDS: Final = 0.1  # between looks while away, doubling
 LONGEST_PAUSE_SECONDS: Final = 2.0
 LATE_BATCHES: Final = 2  # in a row, until nobody waits
+_SYSTEM: Final = "redis"
+_UNNAMED: Final = Server(_SYSTEM)
 _CLUSTER_SCHEME: Final = "redis+cluster://"
 _DEFAULT_PORT: Final = 6379
 # What a node of a cluster that is away leaves in the place of an answer.
@@ -47,17 +51,28 @@ class Store(Protocol):
     def enabled(self) -> bool: ...
 
     @property
+    def connected(self) -> bool: ...
+
+    @property
     def late(self) -> int:
         """Answers that were not waited for any longer, since the start."""
+        ...
+
+    @property
+    def refusals(self) -> int:
+        """Commands that were answered with an error, since the start."""
         ...
 
     def send(self, *command: Any) -> asyncio.Future[Any]:
         """Its answer once it is there, an error among them, or None where it is lost. Commands arrive in order."""
         ...
 
-    async def in_time(self, answer: asyncio.Future[Any], *, wait_seconds: float | None = None) -> Any:
+    async def in_time(
+        self, answer: asyncio.Future[Any], *, wait_seconds: float | None = None, question: str = ""
+    ) -> Any:
         """The answer where it comes within `wait_seconds`, by default the store's own, which a slow store loses; else
-        None, as for an error. The command may still be on its way then."""
+        None, as for an error. The command may still be on its way then. `question`: the command and what it is for,
+        where telemetry is to tell of it."""
         ...
 
     def watch(self, *command: Any, on_answer: Callable[[Any], None]) -> None:
@@ -71,12 +86,16 @@ class NoStore:
     """No store: nothing is shared."""
 
     enabled = False
+    connected = False
     late = 0
+    refusals = 0
 
     def send(self, *command: Any) -> asyncio.Future[Any]:
         return _none()
 
-    async def in_time(self, answer: asyncio.Future[Any], *, wait_seconds: float | None = None) -> Any:
+    async def in_time(
+        self, answer: asyncio.Future[Any], *, wait_seconds: float | None = None, question: str = ""
+    ) -> Any:
         return None
 
     def watch(self, *command: Any, on_answer: Callable[[Any], None]) -> None:
@@ -84,6 +103,15 @@ class NoStore:
 
     async def close(self) -> None:
         """Holds nothing."""
+
+
+def _trouble_of(answer: asyncio.Future[Any]) -> str:
+    """Why there is no answer; "" where there is one."""
+    if not answer.done():
+        return "late"
+    if isinstance(answer.result(), Exception):
+        return "refused"
+    return "lost" if answer.result() is None else ""
 
 
 def _none() -> asyncio.Future[Any]:
@@ -101,8 +129,16 @@ class RedisStore:
 
     enabled = True
 
-    def __init__(self, client: Any, *, wait_seconds: float = WAIT_SECONDS, on_state: OnState = _ignore_state) -> None:
+    def __init__(
+        self,
+        client: Any,
+        *,
+        server: Server = _UNNAMED,
+        wait_seconds: float = WAIT_SECONDS,
+        on_state: OnState = _ignore_state,
+    ) -> None:
         self._client = client
+        self._server = server
         self._wait_seconds = wait_seconds
         self._on_state = on_state
         self._queue: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
@@ -113,15 +149,16 @@ class RedisStore:
         self._said_refused = False
         self._is_closing = False
         self.connected = True  # until the first look says otherwise: so that an absence is said
-        self.refusals = 0  # commands that Redis answered with an error
-        self.late = 0  # commands that were not waited for any longer
+        self.refusals = 0
+        self.late = 0
 
     @classmethod
     async def open(
         cls, url: str, *, wait_seconds: float = WAIT_SECONDS, on_state: OnState = _ignore_state
     ) -> RedisStore:
         """A store that has looked once whether Redis is there; it may not be. Raises ValueError for a malformed URL."""
-        store = cls(_new_client(url), wait_seconds=wait_seconds, on_state=on_state)
+        client = _new_client(url)
+        store = cls(client, server=Server.of_url(_SYSTEM, url), wait_seconds=wait_seconds, on_state=on_state)
         await on_state(store.connected)
         await store._look()
         store._start(store._keep_looking())
@@ -138,11 +175,17 @@ class RedisStore:
             self._sender = self._start(self._send_queue())
         return answer
 
-    async def in_time(self, answer: asyncio.Future[Any], *, wait_seconds: float | None = None) -> Any:
-        """As in Store."""
+    async def in_time(
+        self, answer: asyncio.Future[Any], *, wait_seconds: float | None = None, question: str = ""
+    ) -> Any:
+        """As in Store. While Redis is away nothing is asked, and telemetry tells of no question."""
         if wait_seconds is None:
             wait_seconds = 0.0 if self._late_batches >= LATE_BATCHES else self._wait_seconds
-        await asyncio.wait((answer,), timeout=wait_seconds)
+        is_told = question and not answer.done()
+        with Question(self._server, question) if is_told else nullcontext() as told:
+            await asyncio.wait((answer,), timeout=wait_seconds)
+            if told and (trouble := _trouble_of(answer)):
+                told.fail(trouble)
         if not answer.done():
             self.late += 1
             return None

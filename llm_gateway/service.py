@@ -8,16 +8,17 @@ from typing import Final
 
 import grpc.aio
 
-from chassis import caller
+from chassis import caller, telemetry
 from chassis.caller import StreamedTokens, note_tokens
 from chassis.deadline import Deadline
 from chassis.errors import InvalidField, IonError
+from chassis.observability import tracing
 from ion.error.v1.reason_pb2 import Reason
 from ion.llm.v1 import llm_pb2, llm_pb2_grpc
 from llm_gateway import statistics
 from llm_gateway.catalogue import Catalogue
 from llm_gateway.completion import Completion
-from llm_gateway.flights import Completed
+from llm_gateway.flights import CacheStatus, CacheTier, Completed
 from llm_gateway.generation import GenerationRequest
 from llm_gateway.translation import (
     MAX_NAME_CHARACTERS,
@@ -54,6 +55,7 @@ class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
         asked = self._read(request)
         completed = await self._completion.generate(asked, self._deadline(context))
         note_tokens(_used_tokens(completed))
+        _tell(completed)
         return response_of(completed, self._cost(asked, completed))
 
     async def StreamGenerate(
@@ -68,6 +70,7 @@ class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
                         yield llm_pb2.StreamGenerateResponse(text=item)
                     else:
                         tokens.told(_used_tokens(item))
+                        _tell(item)
                         yield llm_pb2.StreamGenerateResponse(generation=generation_of(item, self._cost(asked, item)))
 
     async def BatchGenerate(
@@ -120,6 +123,7 @@ class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
 
     def _read(self, request: llm_pb2.GenerateRequest | llm_pb2.StreamGenerateRequest) -> GenerationRequest:
         asked = read_request(request, self._completion.default_model, caller.current().principal)
+        tracing.current_span().set(telemetry.GEN_AI_REQUEST_MODEL, asked.model)
         self._catalogue.check_usable(asked.model)
         return asked
 
@@ -150,6 +154,22 @@ def _check_operator() -> None:
     asking = caller.current()
     if asking.principal and asking.tier != OPERATORS:
         raise IonError(Reason.REASON_PERMISSION_DENIED)
+
+
+def _tell(completed: Completed) -> None:
+    """The caller's span how its reply came about, and which call made it where that was another's."""
+    span = tracing.current_span()
+    if not span.is_recorded:
+        return
+    span.set(telemetry.CACHE_STATUS, completed.cache.value)
+    span.set(telemetry.CACHE_TIER, completed.tier.value)
+    if completed.cache in (CacheStatus.HIT, CacheStatus.STALE):
+        span.set(telemetry.CACHE_AGE, completed.age_seconds)
+    span.set(telemetry.ATTEMPTS, completed.attempts)
+    span.set(telemetry.HEDGES, completed.hedges)
+    span.set(telemetry.QUEUED, completed.queued_seconds)
+    if completed.tier is not CacheTier.NONE:
+        span.link(completed.traceparent)
 
 
 def _used_tokens(completed: Completed) -> int:

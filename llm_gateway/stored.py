@@ -25,7 +25,8 @@ _MAX_TOKENS: Final = 2**31 - 1  # of an int32 of the contract
 
 class Stored(msgspec.Struct, array_like=True, frozen=True):
     """A reply and when it was begun, is fresh until and is used until, in Unix seconds; the persona, the model as asked
-    for and the hash of the scope say what invalidates it."""
+    for and the hash of the scope say what invalidates it. `traceparent` is of the call that made it, "" where that was
+    not sampled or is not known: earlier releases write none, and leave it unread."""
 
     reply: Reply
     made_at: float
@@ -34,6 +35,7 @@ class Stored(msgspec.Struct, array_like=True, frozen=True):
     persona: str
     model: str
     scope: str
+    traceparent: str = ""
 
     @property
     def is_complete(self) -> bool:
@@ -42,11 +44,13 @@ class Stored(msgspec.Struct, array_like=True, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A reply that was made earlier, or for another call. `is_stale`: it is due to be made anew."""
+    """A reply that was made earlier, or for another call. `is_stale`: it is due to be made anew. `traceparent` as in
+    Stored."""
 
     reply: Reply
     age_seconds: float = 0.0
     is_stale: bool = False
+    traceparent: str = ""
 
 
 def scope_hash(scope: str) -> str:

@@ -15,8 +15,17 @@ class Backend(Protocol):
     def default_model(self) -> str: ...
 
     @property
+    def provider(self) -> str:
+        """As the GenAI conventions of OpenTelemetry name it."""
+        ...
+
+    @property
     def locations(self) -> tuple[str, ...]:
         """Where calls can go, in order of preference; at least one."""
+        ...
+
+    def address(self, location: str) -> str:
+        """The "host:port" that calls go to; "" where none is called."""
         ...
 
     async def generate(self, request: GenerationRequest, *, location: str, timeout_seconds: float) -> Reply:

@@ -30,6 +30,7 @@ class OfflineBackend:
     """
 
     default_model = MODEL
+    provider = "ion.offline"
     locations = (LOCATION,)
 
     def __init__(self) -> None:
@@ -37,6 +38,9 @@ class OfflineBackend:
         self._voices: dict[str, dict[str, Parts]] = phrases["voices"]
         self._marks: dict[str, str] = phrases["mark"]
         self._topics: dict[str, str] = phrases["topic"]
+
+    def address(self, location: str) -> str:
+        return ""
 
     async def generate(self, request: GenerationRequest, *, location: str, timeout_seconds: float) -> Reply:
         if request.parameters.response_json_schema:

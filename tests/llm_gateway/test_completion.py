@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from chassis import telemetry
 from chassis.deadline import Deadline
 from chassis.errors import DeadlineExceeded, IonError
+from chassis.observability import tracing
 from llm_gateway.admission import Admission
 from llm_gateway.budgets import RatioBudget
 from llm_gateway.cache import ResponseCache
 from llm_gateway.catalogue import Catalogue
 from llm_gateway.completion import Completion
-from llm_gateway.flights import CacheStatus, Completed
+from llm_gateway.flights import CacheStatus, CacheTier, Completed
 from llm_gateway.generation import (
     CacheControl,
     FinishReason,
@@ -47,6 +51,7 @@ from tests.llm_gateway.scripted_backend import (
     soon,
     until,
 )
+from tests.observed import recorded_spans
 
 HIT, MISS, COALESCED = CacheStatus.HIT, CacheStatus.MISS, CacheStatus.COALESCED
 OFF, STALE = CacheStatus.OFF, CacheStatus.STALE
@@ -1026,3 +1031,79 @@ async def test_retries_and_hedges_are_told():
     backend.hold("a")
     made = await completion.generate(asking("slow"), soon())
     assert (made.attempts, made.hedges, made.lost_usage) == (2, 1, Usage(11, 0))
+
+
+# What made the reply, for links
+
+
+@pytest.fixture
+def spans() -> Iterator[InMemorySpanExporter]:
+    with recorded_spans() as spans:
+        yield spans
+
+
+def attempts_of(spans: InMemorySpanExporter) -> list[str]:
+    """The ids of the spans of attempts that have ended."""
+    return [
+        f"{span.context.span_id:016x}"
+        for span in spans.get_finished_spans()
+        if telemetry.GEN_AI_OPERATION in span.attributes
+    ]
+
+
+def origin(completed: Completed) -> tuple[CacheTier, str]:
+    return completed.tier, completed.traceparent[36:52]
+
+
+async def test_a_reply_tells_which_call_made_it_wherever_it_is_found(replicas: Replicas, spans):
+    made = await replicas.leading.generate(asking(), soon())
+    (attempt,) = attempts_of(spans)
+    assert origin(made) == (CacheTier.NONE, attempt)
+    assert origin(await replicas.leading.generate(asking(), soon())) == (CacheTier.NEAR, attempt)
+    assert origin(await replicas.following.generate(asking(), soon())) == (CacheTier.SHARED, attempt)
+    assert origin(await replicas.following.generate(asking(), soon())) == (CacheTier.NEAR, attempt)
+    assert origin(await replicas.leading.generate(asking(cache=NO_STORE), soon())) == (CacheTier.NEAR, attempt)
+
+
+async def test_those_who_follow_another_replica_are_told_which_call_made_their_reply(replicas: Replicas, spans):
+    replicas.backend.hold()
+    (led,) = generating(replicas.leading, asking())
+    await replicas.led()
+    followers = generating(replicas.following, asking(), asking())
+    await replicas.followed()
+    replicas.backend.release()
+    answers = await asyncio.gather(led, *followers)
+    (attempt,) = attempts_of(spans)
+    assert sorted(map(origin, answers)) == [
+        (CacheTier.FLIGHT, attempt),
+        (CacheTier.NONE, attempt),
+        (CacheTier.SHARED, attempt),
+    ]
+
+
+async def test_a_reply_whose_call_was_not_sampled_leads_nowhere(replicas: Replicas):
+    await replicas.leading.generate(asking(), soon())
+    assert (await replicas.following.generate(asking(), soon())).traceparent == ""
+
+
+async def test_a_stale_reply_is_told_with_the_call_that_made_it(clock: Clock, spans):
+    completion = await stale(ScriptedBackend(), clock)
+    (attempt,) = attempts_of(spans)
+    assert origin(await completion.generate(asking(), soon())) == (CacheTier.NEAR, attempt)
+    await until(lambda: completion.cache.statistics.stored == 2)
+    assert origin(await completion.generate(asking(), soon())) == (CacheTier.NEAR, attempts_of(spans)[1])
+
+
+async def test_redis_is_asked_within_the_trace_of_the_first_caller(replicas: Replicas, spans):
+    with tracing.span(telemetry.RPC_SERVER, "first") as first:
+        await replicas.leading.generate(asking(), soon())
+    asked = [span for span in spans.get_finished_spans() if telemetry.DB_SYSTEM in span.attributes]
+    assert [span.name for span in asked] == ["EVAL enter", "EVAL settle"]
+    assert {f"{span.parent.span_id:016x}" for span in asked} == {first.call.span_id}
+
+
+async def test_a_reply_made_without_a_lease_is_set_within_the_trace(replicas: Replicas, spans):
+    with tracing.span(telemetry.RPC_SERVER, "first"):
+        await replicas.leading.generate(asking(cache=BYPASS), soon())
+    asked = [span.name for span in spans.get_finished_spans() if telemetry.DB_SYSTEM in span.attributes]
+    assert asked == ["SET reply"]

