@@ -10,9 +10,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from opentelemetry.context import Context
-
 from chassis.observability import tracing
+from chassis.observability.histograms import Histograms
 from chassis.telemetry import SCOPE, Instrument, Metric
 
 # A value, and the attributes that it is for.
@@ -24,6 +23,7 @@ MAX_SERIES: Final = 2000  # of a metric; what comes after them counts under otel
 
 _log = logging.getLogger(__name__)
 _meter: Any = None
+_histograms: Histograms | None = None
 _instruments: dict[str, Any] = {}
 _observers: dict[str, list[Observe]] = {}
 _broken: set[str] = set()  # metrics with an observer that has failed
@@ -32,7 +32,7 @@ _broken: set[str] = set()  # metrics with an observer that has failed
 def start(readers: Sequence[Any], resource: Any) -> Any:
     """Measure from now on, for these readers of the SDK. Returns the provider: shut down before `stop`, it still gives
     its readers what is observed."""
-    global _meter
+    global _meter, _histograms
     # Imported where it is used: 75 ms of the start.
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.view import View
@@ -40,13 +40,16 @@ def start(readers: Sequence[Any], resource: Any) -> Any:
     bounded = View(instrument_name="*", aggregation_cardinality_limit=MAX_SERIES)
     provider = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False, views=[bounded])
     _meter = provider.get_meter(SCOPE)
+    _histograms = Histograms(max_series=MAX_SERIES)
+    for reader in readers:
+        _histograms.tell(reader, resource)
     return provider
 
 
 def stop() -> None:
     """Measure nothing any longer, and forget the observers."""
-    global _meter
-    _meter = None
+    global _meter, _histograms
+    _meter = _histograms = None
     _instruments.clear()
     _observers.clear()
     _broken.clear()
@@ -59,15 +62,16 @@ def is_on() -> bool:
 def record(
     metric: Metric, value: float, attributes: Mapping[str, Any] | None = None, span: tracing.Span | None = None
 ) -> None:
-    """Of a histogram. The span, by default the current one, becomes an exemplar where it is recorded."""
-    if _meter is not None:
-        _instrument(metric).record(value, attributes, _context(span))
+    """Of a histogram, in the event loop's thread. The span, by default the current one, becomes an exemplar where it is
+    recorded."""
+    if _histograms is not None:
+        _histograms.record(metric, value, attributes, span or tracing.current_span())
 
 
 def count(metric: Metric, attributes: Mapping[str, Any] | None = None, amount: float = 1) -> None:
     """Of a counter."""
     if _meter is not None:
-        _instrument(metric).add(amount, attributes, _context(None))
+        _counter(metric).add(amount, attributes, tracing.current_span().context)
 
 
 def observe(metric: Metric, observer: Observe) -> None:
@@ -81,23 +85,11 @@ def observe(metric: Metric, observer: Observe) -> None:
         _instruments[metric.name] = _new_observable(metric)
 
 
-def _context(span: tracing.Span | None) -> Context:
-    return (span or tracing.current_span()).context
-
-
-def _instrument(metric: Metric) -> Any:
+def _counter(metric: Metric) -> Any:
     known = _instruments.get(metric.name)
     if known is None:
-        known = _instruments[metric.name] = _new_instrument(metric)
+        known = _instruments[metric.name] = _meter.create_counter(metric.name, metric.unit, metric.description)
     return known
-
-
-def _new_instrument(metric: Metric) -> Any:
-    if metric.instrument is Instrument.HISTOGRAM:
-        return _meter.create_histogram(
-            metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.buckets
-        )
-    return _meter.create_counter(metric.name, metric.unit, metric.description)
 
 
 def _new_observable(metric: Metric) -> Any:

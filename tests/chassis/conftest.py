@@ -12,6 +12,7 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from chassis.local_channel import LocalServer
+from chassis.observability import tracing
 from tests.observed import recorded_spans
 
 SERVICE = "ion.test.v1.EchoService"
@@ -94,3 +95,11 @@ def spans() -> Iterator[InMemorySpanExporter]:
     """Tracing is on, for traces that the caller has not sampled too; the spans that have ended."""
     with recorded_spans() as exporter:
         yield exporter
+
+
+@pytest.fixture(autouse=True)
+def no_call() -> Iterator[None]:
+    """What a test takes on is not the next one's."""
+    before = tracing._current.set(tracing.CallContext())
+    yield
+    tracing._current.reset(before)

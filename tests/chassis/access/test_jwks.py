@@ -166,6 +166,12 @@ async def test_the_first_token_waits_for_the_keys(keys, server):
     assert server.requests == 1
 
 
+async def test_a_fetch_that_goes_well_writes_no_line(keys, caplog):
+    caplog.set_level("INFO")
+    assert await keys.find("first", "ES256")
+    assert caplog.records == []
+
+
 async def test_all_tokens_of_one_moment_fetch_once(keys, server):
     assert all(await asyncio.gather(*(keys.find("first", "ES256") for _ in range(20))))
     assert server.requests == 1

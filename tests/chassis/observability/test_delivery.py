@@ -14,6 +14,7 @@ import grpc
 import pytest
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SpanExportResult
 
 from chassis import telemetry
 from chassis.observability import delivery, exporters
@@ -183,12 +184,13 @@ async def test_the_end_does_not_wait_for_a_receiver_that_hangs(receiver, told, m
 
 
 async def test_signals_end_at_the_same_time():
-    met = threading.Barrier(2)
+    met = threading.Barrier(2, timeout=SECONDS / 2)
     await asyncio.to_thread(delivery.end, [(met.wait, None), (met.wait, None)], SECONDS)
     assert not met.broken
     assert met.n_waiting == 0
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_what_fails_at_the_end_keeps_nothing_else_from_ending():
     def fail() -> None:
         raise RuntimeError
@@ -196,6 +198,43 @@ async def test_what_fails_at_the_end_keeps_nothing_else_from_ending():
     ended = threading.Event()
     await asyncio.to_thread(delivery.end, [(fail, None), (ended.set, None)], SECONDS)
     assert ended.is_set()
+
+
+class Exporter:
+    """It says something of a failure, as the published ones do, and fails."""
+
+    def __init__(self, *said: object, error: Exception | None = None) -> None:
+        self._said, self._error = said, error
+
+    def export(self, _batch: list[Any]) -> SpanExportResult:
+        if self._error:
+            raise self._error
+        logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").error("%s %s", *self._said)
+        return SpanExportResult.FAILURE
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (("spans", grpc.StatusCode.RESOURCE_EXHAUSTED), "RESOURCE_EXHAUSTED"),
+        (("spans", 429), "TOO_MANY_REQUESTS"),
+        (("Service Unavailable", "spans"), "SERVICE_UNAVAILABLE"),
+        ((ConnectionResetError("by host 10.0.0.1"), "spans"), "ConnectionResetError"),
+        (("a secret", 1.5), "FAILURE"),
+    ],
+)
+def test_the_cause_is_a_name_and_nothing_else_is_told(told, said, cause):
+    delivery.watched(Exporter(*said), "traces").export([])
+    assert told() == [("WARNING", "traces are not taken by the receiver", cause)]
+
+
+def test_an_exporter_that_raises_has_failed_too(told):
+    with measured() as seen:
+        delivery.observe()
+        with pytest.raises(ValueError, match="a secret"):
+            delivery.watched(Exporter(error=ValueError("a secret")), "traces").export(["a span"])
+        assert seen.value(telemetry.TELEMETRY_DROPPED, {telemetry.SIGNAL: "traces"}) == 1
+    assert told() == [("WARNING", "traces are not taken by the receiver", "ValueError")]
 
 
 @contextmanager
