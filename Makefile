@@ -11,7 +11,7 @@ UV := UV_NO_CONFIG=1 $(BIN)/uv --quiet
 LOCK := $(BIN)/uv --quiet pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
-.PHONY: help setup lock proto proto-check proto-release fmt lint browser test check run bench bench-tail bench-front bench-telemetry train card telemetry clean
+.PHONY: help setup lock proto proto-check proto-release fmt lint browser promtool dashboards collector-check test check run bench bench-tail bench-front bench-telemetry train card telemetry clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -77,7 +77,25 @@ browser: ## Install Debian's Chromium for the tests of the chat page, where it i
 		DEBIAN_FRONTEND=noninteractive timeout 600 apt-get -qq install --yes --no-install-recommends chromium >/dev/null; } || \
 		echo 'No Chromium here, and none can be installed: the tests of the chat page will be skipped.' >&2
 
-test: $(TRAIN_READY) browser ## Run every test against real servers that it starts itself
+promtool: $(READY) ## Fetch Debian's Prometheus for the tests of rules and dashboards, where it is missing and apt may
+	@command -v promtool >/dev/null && command -v prometheus >/dev/null || test -x $(VENV)/prometheus/usr/bin/promtool || { \
+		command -v apt-get >/dev/null && { test "$$(id -u)" != 0 || timeout 300 apt-get -qq update; } && \
+		fetched=$$(mktemp -d) && trap 'rm -rf "$$fetched"' EXIT && \
+		(cd "$$fetched" && timeout 300 apt-get -qq -o APT::Sandbox::User=root download prometheus) && \
+		dpkg-deb -x "$$fetched"/prometheus_*.deb $(VENV)/prometheus; } || \
+		echo 'No promtool here, and none can be fetched: the tests of rules, and of dashboards with a Prometheus, will be skipped.' >&2
+
+dashboards: $(READY) ## Write Grafana's dashboards anew from deploy/grafana/*.py
+	@$(BIN)/python -m deploy.grafana.dashboards
+
+collector-check: ## Have a collector check its configuration: otelcol-contrib, or the image of docker-compose.yml
+	@if command -v otelcol-contrib >/dev/null; then otelcol-contrib validate --config=deploy/otel/collector.yaml; else \
+		docker run --rm --volume "$(CURDIR)/deploy/otel:/etc/otel:ro" \
+		"$${ION_OTELCOL_IMAGE:-$$(sed -n 's/.*ION_OTELCOL_IMAGE:-\(.*\)}/\1/p' docker-compose.yml)}" \
+		validate --config=/etc/otel/collector.yaml; fi || \
+		{ echo 'deploy/otel/collector.yaml was not checked, or is not good: see above.' >&2; exit 1; }
+
+test: $(TRAIN_READY) browser promtool ## Run every test against real servers that it starts itself
 	@$(BIN)/python -m pytest
 
 check: lint proto-check test ## Everything that must hold before a commit lands
