@@ -20,7 +20,7 @@ from gateway_http.settings import HttpSettings
 def main() -> None:
     settings = load(HttpSettings)
     require_proof(settings)
-    with observing("gateway_http", settings):
+    with observing("gateway_http", settings, serves_metrics=True):
         uvloop.run(_serve(settings))
 
 

@@ -8,8 +8,10 @@ from typing import Final
 
 from msgspec import UNSET
 
+from chassis import telemetry
 from chassis.errors import IonError
-from gateway_http import schemas
+from chassis.observability import metrics
+from gateway_http import exchange, schemas
 from gateway_http.event_stream import Event
 from ion.error.v1.reason_pb2 import Reason
 
@@ -24,6 +26,8 @@ _HANGUL: Final = re.compile(r"[ㄱ-ㆎ가-힣]")
 
 def reply(error: IonError, request: schemas.ChatRequest) -> schemas.ChatResponse:
     """Nana's apology, in Korean where the message has any Hangul."""
+    metrics.count(telemetry.CHAT_FALLBACKS, {telemetry.ERROR_TYPE: error.reason_name})
+    exchange.current().note_reply(PERSONA, "off", is_fallback=True)
     return schemas.ChatResponse(
         content=KOREAN if _HANGUL.search(request.message) else ENGLISH,
         persona_used=PERSONA,

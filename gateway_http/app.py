@@ -17,7 +17,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from chassis.caller import Door, OpenDoor
 from chassis.errors import IonError
-from gateway_http import assets, chat, choosing, documents, errors, probes, sessions
+from gateway_http import assets, chat, choosing, documents, errors, exposition, probes, sessions
 from gateway_http.compression import Compressing
 from gateway_http.front import Front
 from gateway_http.health import HealthMonitor
@@ -42,6 +42,7 @@ _ROUTES: Final[tuple[Any, ...]] = (
     probes.health,
     probes.livez,
     probes.readyz,
+    exposition.metrics,
     documents.info,
     documents.openapi,
     documents.docs,
@@ -78,7 +79,8 @@ def build_app(
         logging_config=None,
     )
     app.state.openapi = cache(lambda: msgspec.json.encode(document(app.openapi_schema.to_schema(), settings.auth)))
-    return _behind_proxies(settings, Front(Compressing(app), door or OpenDoor())), app.state
+    front = Front(Compressing(app), door or OpenDoor(), writes_lines=settings.access_log)
+    return _behind_proxies(settings, front), app.state
 
 
 def _on_http_error(request: Request[Any, Any, State], error: HTTPException) -> Response[Any]:

@@ -15,12 +15,12 @@ from chassis.caller import StreamedTokens, note_tokens
 from chassis.deadline import Deadline
 from chassis.errors import IonError
 from chassis.observability import tracing
-from gateway_http import apology, schemas, translation
+from gateway_http import apology, exchange, schemas, translation
 from gateway_http.departure import cancelled_when_client_leaves
 from gateway_http.event_stream import Event, event_stream
 from gateway_http.negotiation import wants_event_stream
 from gateway_http.parameters import TimeoutHeader, cache_control_of, deadline_of
-from gateway_http.router_client import RouterClient
+from gateway_http.router_client import RouterClient, read_to_end
 from gateway_http.streaming import Streamed
 from ion.error.v1.reason_pb2 import Reason
 from ion.router.v1 import router_pb2
@@ -67,7 +67,9 @@ async def reply(
                 raise
             return Response(apology.reply(error, data), headers={"X-Cache": "off"})
     note_tokens(translation.used_tokens(answer.generation))
-    headers = {"X-Cache": translation.cache_name(answer), "Server-Timing": translation.server_timing(answer.timings)}
+    cache = translation.cache_name(answer)
+    exchange.current().note_reply(answer.routing.persona, cache, is_fallback=answer.fallback)
+    headers = {"X-Cache": cache, "Server-Timing": translation.server_timing(answer.timings)}
     return Response(translation.chat_response(answer), headers=headers)
 
 
@@ -87,27 +89,36 @@ async def events(
     router: RouterClient, asked: router_pb2.ChatStreamRequest, deadline: Deadline
 ) -> AsyncGenerator[Event, None]:
     """Raises IonError where the router's stream does not come to its `done`."""
-    routed = router_pb2.Routed()
+    routed, noted = router_pb2.Routed(), exchange.current()
     try:
         with StreamedTokens() as tokens:
             async with aclosing(router.chat_stream(asked, deadline)) as pieces:
                 async for piece in pieces:
                     match piece.WhichOneof("event"):
                         case "text":
+                            noted.note_text()
                             tokens.passed_on(piece.text)
                             yield Event("delta", schemas.DeltaEvent(piece.text))
                         case "routed":
                             routed = piece.routed
+                            noted.persona = routed.routing.persona
                             yield Event("routing", translation.choice(routed, asked.session_id))
                         case "done":
                             tokens.told(translation.used_tokens(piece.done.generation))
+                            _note_end(noted, piece.done, routed)
                             yield Event("done", translation.done(piece.done, routed))
+                            await read_to_end(pieces)
                             return
     except IonError as error:
         if routed.HasField("routing") and error.reason == Reason.REASON_ROUTER_UNAVAILABLE:
             raise IonError(Reason.REASON_MODEL_INTERRUPTED) from error
         raise
     raise IonError(Reason.REASON_MODEL_INTERRUPTED)
+
+
+def _note_end(noted: exchange.Exchange, end: router_pb2.ChatDone, routed: router_pb2.Routed) -> None:
+    persona = (end.routing if end.fallback else routed.routing).persona
+    noted.note_reply(persona, translation.cache_name(end), is_fallback=end.fallback)
 
 
 def _fields(request: Request[Any, Any, State], data: schemas.ChatRequest) -> dict[str, Any]:

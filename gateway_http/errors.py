@@ -14,6 +14,7 @@ from litestar.exceptions import HTTPException, ValidationException
 
 from chassis.errors import IonError
 from chassis.observability import tracing
+from gateway_http import exchange
 from gateway_http.schemas import ErrorItem, Problem, ValidationFailed
 from ion.error.v1.reason_pb2 import Reason
 
@@ -63,6 +64,7 @@ def headers_of(error: IonError) -> dict[str, str]:
 
 def on_ion_error(request: Request[Any, Any, Any], error: IonError) -> Response[Any]:
     status = status_of(error)
+    exchange.current().failure = error.reason_name
     if status == HTTPStatus.UNPROCESSABLE_ENTITY:
         return invalid(_items(error, has_body=request.scope["method"] == "POST"))
     return problem(status, error.message, error.reason_name, headers_of(error))

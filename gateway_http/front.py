@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 from litestar.types import ASGIApp, Message, Receive, Send
 
-from chassis import telemetry
 from chassis.caller import Door, OpenDoor, Shown, enter
 from chassis.errors import IonError
 from chassis.observability import tracing
 from gateway_http import errors
 from gateway_http.departure import forget_cancellation, is_settled
+from gateway_http.exchange import Exchange
 from gateway_http.openai import errors as openai
 from gateway_http.schemas import Problem
 
@@ -36,14 +35,15 @@ _PUBLIC: Final = frozenset({"/", "/health", "/livez", "/readyz", "/docs", "/open
 _PUBLIC_FOLDERS: Final = ("/docs/", "/assets/")
 # Ids in these may hold slashes: their routes decode what they take from the path.
 _ENCODED_PATHS: Final = ("/sessions/",)
-_PATH_WITH_ID: Final = re.compile(r"(/sessions/|/v1/models/|/assets/).+?(/messages|/export)?", re.DOTALL)
 
 
 class Front:
-    """Wraps the application. Callers come in by the door; to public paths everybody does."""
+    """Wraps the application. Callers come in by the door; to public paths everybody does. `writes_lines`: the log has
+    one of each exchange."""
 
-    def __init__(self, app: ASGIApp, door: Door) -> None:
+    def __init__(self, app: ASGIApp, door: Door, *, writes_lines: bool = False) -> None:
         self._app = app
+        self._writes_lines = writes_lines
         self._door = None if isinstance(door, OpenDoor) else door  # nothing to ask, nothing to count
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -57,23 +57,26 @@ class Front:
             headers.get(b"tracestate", ""),
             headers.get(b"baggage", ""),
         )
-        with tracing.span(telemetry.HTTP_SERVER, f"{scope['method']} {_without_ids(scope['path'])}"):
+        with Exchange(scope, has_line=self._writes_lines) as exchange:
             if self._door is None or is_public(scope["path"]):
-                await self._answer(scope, receive, _sender(send, tracing.current()))
+                await self._answer(scope, receive, _sender(send, exchange))
             else:
-                await self._admit(self._door, _shown(headers, scope), scope, receive, send)
+                await self._admit(self._door, _shown(headers, scope), exchange, scope, receive, send)
 
-    async def _admit(self, door: Door, shown: Shown, scope: Any, receive: Receive, send: Send) -> None:
+    async def _admit(
+        self, door: Door, shown: Shown, exchange: Exchange, scope: Any, receive: Receive, send: Send
+    ) -> None:
         """What the caller has used is charged when its answer is complete, or nobody waits for it any longer."""
-        call = tracing.current()
         try:
             admitted = await door.admit(shown)
         except Exception as error:
-            await _refuse(errors.as_told(error, "the door"), scope, _sender(send, call))
+            told = errors.as_told(error, "the door")
+            exchange.failure = told.reason_name
+            await _refuse(told, scope, _sender(send, exchange))
             return
         meter = enter(admitted.caller)
         try:
-            await self._answer(scope, receive, _sender(send, call, admitted.headers))
+            await self._answer(scope, receive, _sender(send, exchange, admitted.headers))
         finally:
             if meter.tokens:
                 door.charge(shown, admitted, meter.tokens)
@@ -100,12 +103,6 @@ def is_public(path: str) -> bool:
     return path in _PUBLIC or path.startswith(_PUBLIC_FOLDERS)
 
 
-def _without_ids(path: str) -> str:
-    """For telemetry, which is to have no ids, and few names."""
-    found = _PATH_WITH_ID.fullmatch(path)
-    return f"{found[1]}{{id}}{found[2] or ''}" if found else path
-
-
 def _shown(headers: Mapping[bytes, str], scope: Any) -> Shown:
     client = scope.get("client")
     return Shown(headers.get(b"authorization", ""), headers.get(b"x-api-key", ""), client[0] if client else "")
@@ -122,7 +119,9 @@ def _takes_json(scope: Any) -> bool:
     return media_type == _JSON or (media_type.startswith(b"application/") and media_type.endswith(b"+json"))
 
 
-def _sender(send: Send, call: tracing.CallContext, more: Mapping[str, str] | None = None) -> Send:
+def _sender(send: Send, exchange: Exchange, more: Mapping[str, str] | None = None) -> Send:
+    """With the headers that all answers have; the exchange is told of what was sent."""
+    call = tracing.current()
     own = (
         (b"x-request-id", call.request_id.encode()),
         (b"traceparent", call.traceparent.encode()),
@@ -135,7 +134,9 @@ def _sender(send: Send, call: tracing.CallContext, more: Mapping[str, str] | Non
         if message["type"] == "http.response.start":
             given = {name for name, _ in message["headers"]}
             message["headers"] = [*message["headers"], *(pair for pair in own if pair[0] not in given)]
+            exchange.status = message["status"]
         await send(message)
+        exchange.is_complete = message["type"] == "http.response.body" and not message.get("more_body")
 
     return send_with_headers
 

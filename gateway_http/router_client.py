@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any
 
 import grpc.aio
@@ -10,10 +11,18 @@ from google.protobuf.message import Message
 
 from chassis.channel import invoke, invoke_stream
 from chassis.deadline import Deadline
+from chassis.errors import IonError
 from ion.error.v1.reason_pb2 import Reason
 from ion.router.v1 import router_pb2, router_pb2_grpc
 
 _SERVICE = "ion.router.v1.PersonaRouterService"
+
+
+async def read_to_end(stream: AsyncGenerator[Any, None]) -> None:
+    """Of a stream that has said all: its call ends by itself, and is not cancelled. How it ends changes nothing."""
+    with suppress(IonError):
+        async for _ in stream:
+            pass
 
 
 class RouterClient:

@@ -13,7 +13,9 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from chassis.caller import Door
+from chassis.observability.process_metrics import measuring_lag
 from chassis.server import settle
+from gateway_http import exchange
 from gateway_http.app import build_app
 from gateway_http.health import HealthMonitor
 from gateway_http.router_client import RouterClient
@@ -84,7 +86,8 @@ async def serve(
         timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
     )
     server = _Server(config)
-    async with monitor.polling():
+    exchange.observe()
+    async with monitor.polling(), measuring_lag():
         settle()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await asyncio.wait([serving, asyncio.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED)

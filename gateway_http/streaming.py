@@ -15,6 +15,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from chassis.errors import IonError
+from gateway_http import exchange
 from gateway_http.departure import cancelled_when_client_leaves, is_settled, settle
 from gateway_http.errors import as_told
 from ion.error.v1.reason_pb2 import Reason
@@ -66,6 +67,10 @@ class _Sender(ASGIResponse):
         self._silent_since: float | None = None  # None while something is being sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with exchange.open_stream():
+            await self._send_all(scope, receive, send)
+
+    async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         watcher = asyncio.create_task(self._watch(scope, receive, send, asyncio.current_task()))
         try:
             async with aclosing(self._parts):
@@ -92,6 +97,7 @@ class _Sender(ASGIResponse):
                 await self._say(send, part)
         except Exception as error:
             told = as_told(error, "a stream")
+            exchange.current().failure = told.reason_name
             _log.warning("stream broke off", extra={"reason": told.reason_name})
             if self._how.failed is None:
                 return False
@@ -100,6 +106,7 @@ class _Sender(ASGIResponse):
 
     async def _say(self, send: Send, part: Any) -> None:
         self._silent_since = None
+        exchange.current().note_event()
         await _send_piece(send, self._how.encode(part))
         self._silent_since = time.monotonic()
 
@@ -108,7 +115,9 @@ class _Sender(ASGIResponse):
         if self._how.failed is None:
             return
         settle(scope)
-        await _send_piece(send, self._how.failed(IonError(Reason.REASON_MODEL_INTERRUPTED)))
+        interrupted = IonError(Reason.REASON_MODEL_INTERRUPTED)
+        exchange.current().failure = interrupted.reason_name
+        await _send_piece(send, self._how.failed(interrupted))
         await _end(send)
 
     async def _watch(self, scope: Scope, receive: Receive, send: Send, answering: asyncio.Task[Any] | None) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from standalone.commands import chat, keys, load, personas, reading, service, sessions
+from standalone.commands import chat, keys, load, personas, reading, service, sessions, top
 from standalone.commands.running import EXIT_STATUSES
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (service, chat, sessions, keys, load, reading, personas):
+for group in (service, top, chat, sessions, keys, load, reading, personas):
     group.add_to(app)
 
 

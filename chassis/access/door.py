@@ -9,6 +9,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Final
 
+from chassis import telemetry
 from chassis.access.credentials import Credentials, KeyCredentials, NoCredentials
 from chassis.access.key_cache import KeyCache
 from chassis.access.key_store import HISTORY, KeyStore
@@ -17,6 +18,8 @@ from chassis.access.rates import Rates
 from chassis.access.settings import AccessSettings
 from chassis.caller import Admitted, Caller, Door, OpenDoor, Shown
 from chassis.database import Database, History, NoDatabase, open_database
+from chassis.errors import IonError
+from chassis.observability import metrics
 from chassis.settings import stop
 
 _IPV6_NETWORK_BITS: Final = 64  # what one household or machine has
@@ -30,8 +33,12 @@ class GuardedDoor:
         self._limiter = limiter
 
     async def admit(self, shown: Shown) -> Admitted:
-        caller = await self._credentials.caller_of(shown)
-        return Admitted(caller, await self._limiter.admit(_who(caller, shown), caller.tier))
+        try:
+            caller = await self._credentials.caller_of(shown)
+            return Admitted(caller, await self._limiter.admit(_who(caller, shown), caller.tier))
+        except IonError as error:
+            metrics.count(telemetry.ACCESS_REFUSED, {telemetry.ERROR_TYPE: error.reason_name})
+            raise
 
     def charge(self, shown: Shown, admitted: Admitted, tokens: int) -> None:
         self._limiter.charge(_who(admitted.caller, shown), admitted.caller.tier, tokens)

@@ -26,6 +26,7 @@ ALGORITHMS: Final[Mapping[tuple[str, str | None], str]] = {("RSA", None): "RS256
 MIN_RSA_BITS: Final = 2048
 
 _log = logging.getLogger(__name__)
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it would say of each fetch that there was one
 
 
 class BadKeys(Exception):

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
@@ -103,7 +104,8 @@ class Limiter:
         owed = (_digest(who), tier)
         self._owed[owed] = self._owed.get(owed, 0) + tokens
         if self._charging is None or self._charging.done():
-            self._charging = asyncio.create_task(self._charge_all())
+            # Not as part of this call: it charges for others too.
+            self._charging = asyncio.get_running_loop().create_task(self._charge_all(), context=Context())
 
     async def close(self) -> None:
         """What is owed is still counted, where that takes no longer than CLOSE_SECONDS."""

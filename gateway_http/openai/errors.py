@@ -14,6 +14,7 @@ from litestar.exceptions import HTTPException, ValidationException
 
 from chassis.errors import IonError
 from chassis.observability import tracing
+from gateway_http import exchange
 from gateway_http.errors import headers_of
 from gateway_http.openai.schemas import ErrorBody, ErrorDetail
 from ion.error.v1.reason_pb2 import Reason
@@ -83,6 +84,7 @@ def body(error: IonError) -> ErrorBody:
 
 def on_ion_error(_request: Request[Any, Any, Any], error: IonError) -> Response[Any]:
     status, headers, answer = refusal(error)
+    exchange.current().failure = error.reason_name
     return _answer(status, answer, headers)
 
 

@@ -12,6 +12,7 @@ from litestar.params import FromPath, JSONBody
 from chassis.caller import note_tokens
 from chassis.deadline import Deadline
 from chassis.errors import IonError
+from gateway_http import exchange
 from gateway_http import translation as common
 from gateway_http.departure import cancelled_when_client_leaves
 from gateway_http.openai import answers, errors, schemas, streams
@@ -94,7 +95,9 @@ async def _complete(
     if answer.fallback:  # by a router of an older version
         raise IonError(answer.failure.reason)
     note_tokens(common.used_tokens(answer.generation))
-    headers = {"X-Cache": common.cache_name(answer), "Server-Timing": common.server_timing(answer.timings)}
+    cache = common.cache_name(answer)
+    exchange.current().note_reply(answer.routing.persona, cache, is_fallback=False)
+    headers = {"X-Cache": cache, "Server-Timing": common.server_timing(answer.timings)}
     return Response(answers.completion(answer), headers=headers)
 
 

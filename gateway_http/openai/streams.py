@@ -11,12 +11,13 @@ from msgspec import UNSET, UnsetType
 from chassis.caller import StreamedTokens
 from chassis.deadline import Deadline
 from chassis.errors import IonError
+from gateway_http import exchange
 from gateway_http import translation as common
 from gateway_http.event_stream import Event, event_stream
 from gateway_http.openai import answers, errors
 from gateway_http.openai.models import AUTO, model_of
 from gateway_http.openai.schemas import ChatCompletionChunk, ChunkChoice, Delta, FinishReason, Ion, Usage
-from gateway_http.router_client import RouterClient
+from gateway_http.router_client import RouterClient, read_to_end
 from ion.error.v1.reason_pb2 import Reason
 from ion.router.v1 import router_pb2
 
@@ -35,11 +36,12 @@ async def events(
         with StreamedTokens() as tokens:
             async with aclosing(router.chat_stream(asked, deadline)) as pieces:
                 async for piece in pieces:
-                    _count(tokens, piece)
+                    _note(tokens, piece)
                     for chunk in chunks.of(piece):
                         yield Event("", chunk)
                     if piece.HasField("done"):
                         yield _DONE
+                        await read_to_end(pieces)
                         return
     except IonError as error:
         for chunk in chunks.after(error):
@@ -49,10 +51,16 @@ async def events(
     raise IonError(Reason.REASON_MODEL_INTERRUPTED)
 
 
-def _count(tokens: StreamedTokens, piece: router_pb2.ChatStreamResponse) -> None:
-    tokens.passed_on(piece.text)
-    if piece.HasField("done"):
-        tokens.told(common.used_tokens(piece.done.generation))
+def _note(tokens: StreamedTokens, piece: router_pb2.ChatStreamResponse) -> None:
+    match piece.WhichOneof("event"):
+        case "routed":
+            exchange.current().persona = piece.routed.routing.persona
+        case "text":
+            exchange.current().note_text()
+            tokens.passed_on(piece.text)
+        case "done":
+            exchange.current().cache = common.cache_name(piece.done)
+            tokens.told(common.used_tokens(piece.done.generation))
 
 
 class Chunks:

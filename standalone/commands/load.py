@@ -68,16 +68,14 @@ def run_load(
     from standalone.route import read_messages
 
     manner = Manner(timeout, stream, session, bypass_cache, user, load(ClientSettings).authorization)
-    where = where or (
-        str(load(RouterSettings).router_bind) if grpc else f"http://{_reachable(load(HttpSettings).bind)}"
-    )
+    where = where or (str(load(RouterSettings).router_bind) if grpc else f"http://{reachable(load(HttpSettings).bind)}")
     _check(where, grpc=grpc, allow_remote=allow_remote)
     plan = Plan(callers, seconds, rate, read_messages(file) if file else MESSAGES)
     opened = _open_grpc(where, manner) if grpc else _open_http(where, manner, callers, allow_remote=allow_remote)
     finish(run(work(opened, plan, where, session=session, as_json=as_json), as_json=as_json))
 
 
-def _reachable(bind: Bind) -> Bind:
+def reachable(bind: Bind) -> Bind:
     """Where to call who listens on all addresses."""
     return Bind({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind.host, bind.host), bind.port)
 

@@ -35,7 +35,7 @@ def serve(
     from standalone.serve import serve as run
 
     http_settings, router_settings, llm_settings = load(HttpSettings), load(RouterSettings), load(LlmSettings)
-    with observing("ion", http_settings):
+    with observing("ion", http_settings, serves_metrics=True):
         uvloop.run(run(http_settings, router_settings, llm_settings, with_grpc=with_grpc))
 
 

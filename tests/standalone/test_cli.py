@@ -192,7 +192,7 @@ def test_config_lists_values_and_defaults_and_hides_secrets():
 
 
 COMMANDS = [
-    *("serve", "chat", "route", "eval", "health", "config", "load"),
+    *("serve", "chat", "route", "eval", "health", "config", "load", "top"),
     *("sessions", "sessions show", "sessions export", "sessions delete"),
     *("keys", "keys create", "keys list", "keys revoke"),
     *("personas", "personas import", "personas export"),

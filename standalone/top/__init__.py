@@ -1,0 +1,1 @@
+"""What a running ION does, as its metrics tell it."""
