@@ -56,7 +56,7 @@ def cached(rounds: int, seconds: float) -> tuple[list[Cell], Memory]:
         "standalone": chains.standalone(),
     }
     with load.sample_bodies(distinct=False) as bodies:
-        return _interleave(opened, bodies, "hit", DEMANDS, rounds, seconds)
+        return interleave(opened, bodies, "hit", DEMANDS, rounds, seconds)
 
 
 def delayed(rounds: int, seconds: float) -> tuple[list[Cell], Memory]:
@@ -67,12 +67,13 @@ def delayed(rounds: int, seconds: float) -> tuple[list[Cell], Memory]:
             "three": chains.three(env),
             "standalone": chains.standalone(env),
         }
-        return _interleave(opened, bodies, "miss", (FULL,), rounds, seconds)
+        return interleave(opened, bodies, "miss", (FULL,), rounds, seconds)
 
 
-def _interleave(
+def interleave(
     opened: Opened, bodies: Path, x_cache: str, demands: tuple[load.Demand, ...], rounds: int, seconds: float
 ) -> tuple[list[Cell], Memory]:
+    """All chains at once, driven in turn; their memory is that after the load."""
     cells = [Cell(name, demand) for demand in demands for name in opened]
     with ExitStack() as stack, Progress(transient=True) as progress:
         running = {name: stack.enter_context(chain) for name, chain in opened.items()}

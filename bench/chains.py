@@ -162,7 +162,7 @@ def fake_vertex(delay_ms: int) -> Iterator[dict[str, str]]:
     port = free_port()
     with ExitStack() as stack:
         stack.enter_context(python("tests.fake_vertex", "--port", str(port), "--delay-ms", str(delay_ms)))
-        _wait_for_port(port)
+        wait_for_port(port)
         yield {
             "ION_LLM_BACKEND": "vertex",
             "ION_VERTEX_INSECURE": "1",
@@ -175,7 +175,7 @@ def _wait_until_serving(target: str) -> None:
     """Until its gRPC health service says so; asked every 5 ms."""
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
-        _wait_for_port(int(target.rpartition(":")[2]))
+        wait_for_port(int(target.rpartition(":")[2]))
         with grpc.insecure_channel(
             target
         ) as channel:  # a new one each time: an old one would wait before it reconnects
@@ -189,7 +189,7 @@ def _wait_until_serving(target: str) -> None:
     raise TimeoutError(f"{target} does not serve")
 
 
-def _wait_for_port(port: int) -> None:
+def wait_for_port(port: int) -> None:
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
         try:

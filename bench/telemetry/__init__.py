@@ -1,0 +1,1 @@
+"""What telemetry costs, and what becomes of requests where nobody takes it."""
