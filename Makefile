@@ -96,7 +96,7 @@ collector-check: ## Have a collector check its configuration: otelcol-contrib, o
 		{ echo 'deploy/otel/collector.yaml was not checked, or is not good: see above.' >&2; exit 1; }
 
 test: $(TRAIN_READY) browser promtool ## Run every test against real servers that it starts itself
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint proto-check test ## Everything that must hold before a commit lands
 

@@ -27,7 +27,7 @@ from tests.stack.browser import chromium
 from tests.stack.harness import ROOT, Chain, free_port, standalone, vertex_env
 
 SECONDS: Final = 8.0
-CALLERS: Final = 12
+CALLERS: Final = 40
 LOCATIONS: Final = ("us-central1", "us-west1", "europe-west1")
 
 
@@ -55,12 +55,12 @@ async def draw(file: Path) -> None:
 
 
 async def _talk(chain: Chain, caller: int) -> None:
-    """Two of three messages are new."""
+    """Every other message is new."""
     draw = random.Random(caller)
     messages = [json.loads(line)["message"] for line in (ROOT / "samples" / "messages.jsonl").open(encoding="utf-8")]
     for number in itertools.count():
         message = draw.choice(messages)
-        is_new = draw.random() < 2 / 3
+        is_new = draw.random() < 0.5
         await chain.chat(f"{message} ({caller}.{number})" if is_new else message)
 
 
@@ -70,9 +70,11 @@ async def _picture(watched: list[Watched], file: Path) -> None:
         console.print(view(overview(watched)))
         console.save_svg(drawn.name, title="ion top")
         async with chromium() as browser:
-            page = await browser.new_page(viewport={"width": 1100, "height": 700}, device_scale_factor=1.2)
+            page = await browser.new_page(device_scale_factor=1.2)
             await page.goto(f"file://{drawn.name}")
-            await page.locator("svg").screenshot(path=file)
+            width, height = await page.evaluate("(({width, height}) => [width, height])(document.documentElement.viewBox.baseVal)")
+            await page.set_viewport_size({"width": 1100, "height": round(1100 * height / width)})
+            await page.screenshot(path=file)
 
 
 if __name__ == "__main__":
