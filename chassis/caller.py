@@ -15,6 +15,7 @@ from typing import Final, Protocol, Self
 CALLER_KEY: Final = "x-ion-caller"
 AUTHORIZATION_KEY: Final = "authorization"
 API_KEY_KEY: Final = "x-api-key"
+OPERATORS: Final = "admin"  # the tier of those who run ION
 
 
 @dataclass(frozen=True, slots=True)

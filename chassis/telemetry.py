@@ -92,13 +92,19 @@ def _metric(
 # Attributes of the semantic conventions
 
 HTTP_METHOD: Final = _attribute("http.request.method", "GET, POST, …; _OTHER for what is no method of HTTP")
-HTTP_ROUTE: Final = _attribute("http.route", "path of the route that answers, ids as names in braces; none for 404")
+HTTP_ROUTE: Final = _attribute(
+    "http.route",
+    "path of the route that was asked, ids as names in braces; none where there is no such route, and where one with "
+    "ids was refused at the door",
+)
 HTTP_STATUS: Final = _attribute("http.response.status_code", "status as a number")
 URL_SCHEME: Final = _attribute("url.scheme", "http or https")
-URL_PATH: Final = _attribute("url.path", "the route's path: ids of sessions are not told; none for 404")
+URL_PATH: Final = _attribute("url.path", "as http.route: ids of sessions are not told")
 NETWORK_PROTOCOL_VERSION: Final = _attribute("network.protocol.version", "1.0 or 1.1")
 ERROR_TYPE: Final = _attribute(
-    "error.type", "why it failed: a reason of ION's contract, or a status where there is none"
+    "error.type",
+    "why it failed: a reason of ION's contract, or a status where there is none; of HTTP where ION is to blame, and "
+    "CANCELLED where the caller left",
 )
 SERVER_ADDRESS: Final = _attribute("server.address", "host that is called, as configured")
 SERVER_PORT: Final = _attribute("server.port", "its port")
@@ -200,7 +206,7 @@ LOG_FIELDS: Final[dict[str, str]] = {
     "span_id": "of the span that was open",
     "exc_info": "of a defect: stack and types of the errors, not their texts; with google stack_trace",
     "method": "of a request: GET, POST, …",
-    "route": "of a request: path with ids as names in braces",
+    "route": "of a request: path with ids as names in braces; absent as http.route is",
     "status": "of a request: HTTP status",
     "duration_seconds": "of a request: until its last byte",
     "reason": "of a request: why it failed",
@@ -350,7 +356,13 @@ HTTP_DURATION: Final = _metric(
     buckets=_REQUEST_SECONDS,
 )
 HTTP_ACTIVE: Final = _metric(
-    "http.server.active_requests", Instrument.UP_DOWN, "{request}", _GATEWAY, "HTTP exchanges under way"
+    "http.server.active_requests",
+    Instrument.UP_DOWN,
+    "{request}",
+    _GATEWAY,
+    "HTTP exchanges under way",
+    HTTP_METHOD,
+    URL_SCHEME,
 )
 HTTP_STREAMS: Final = _metric(
     "ion.http.server.open_streams", Instrument.UP_DOWN, "{stream}", _GATEWAY, "streams of events being sent"

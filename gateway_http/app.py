@@ -79,7 +79,8 @@ def build_app(
         logging_config=None,
     )
     app.state.openapi = cache(lambda: msgspec.json.encode(document(app.openapi_schema.to_schema(), settings.auth)))
-    front = Front(Compressing(app), door or OpenDoor(), writes_lines=settings.access_log)
+    paths = frozenset(route.path for route in app.routes if not route.path_parameters)
+    front = Front(Compressing(app), door or OpenDoor(), paths=paths, writes_lines=settings.access_log)
     return _behind_proxies(settings, front), app.state
 
 

@@ -107,6 +107,7 @@ async def events(
                             tokens.told(translation.used_tokens(piece.done.generation))
                             _note_end(noted, piece.done, routed)
                             yield Event("done", translation.done(piece.done, routed))
+                            noted.is_complete = True
                             await read_to_end(pieces)
                             return
     except IonError as error:

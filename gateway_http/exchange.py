@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,7 +17,7 @@ _UNKNOWN_METHOD: Final = "_OTHER"
 _CANCELLED: Final = "CANCELLED"
 _BACKGROUND: Final = ("/livez", "/readyz", "/health", "/metrics", "/assets/", "/docs/")
 
-_active = 0
+_active: Counter[tuple[str, str]] = Counter()  # by method and scheme
 _streams = 0
 
 
@@ -25,6 +26,7 @@ class Exchange:
     it failed, by its reason; persona, cache status and whether it is an apology are for the log."""
 
     __slots__ = (
+        "_broken_as",
         "_events",
         "_first_event_at",
         "_first_text_at",
@@ -43,10 +45,10 @@ class Exchange:
     def __init__(self, scope: Any, *, has_line: bool = True) -> None:
         self._scope = scope
         self._has_line = has_line
-        self._events = 0
+        self._events = self._broken_as = 0
         self._first_event_at = self._first_text_at = 0.0
         self.status = 0  # none was sent
-        self.is_complete = False  # until the last byte was sent
+        self.is_complete = False  # until all that the client waits for was sent
         self.failure = self.persona = self.cache = ""
         self.is_fallback = False
 
@@ -64,30 +66,39 @@ class Exchange:
         if not self._first_text_at:
             self._first_text_at = time.perf_counter()
 
+    def note_break(self, reason: str, status: int) -> None:
+        """Of a stream: it broke off. `status` would have been that of the answer, had it failed at once."""
+        self.failure, self._broken_as = reason, status
+
     def __enter__(self) -> Self:
-        global _active
-        _active += 1
+        _active[self._kind()] += 1
         _current.set(self)
         self._started_at = time.perf_counter()
-        method = self._method()
-        known = {telemetry.HTTP_METHOD: method, telemetry.URL_SCHEME: self._scope.get("scheme", "http")}
+        method, scheme = self._kind()
+        known = {telemetry.HTTP_METHOD: method, telemetry.URL_SCHEME: scheme}
         self._span = tracing.span(telemetry.HTTP_SERVER, _shown(method), known)
         self._span.__enter__()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        global _active
-        _active -= 1
+        _active[self._kind()] -= 1
         seconds = time.perf_counter() - self._started_at
         failure = self._failure_with(error)
+        is_fault = self._is_fault(failure, error)
+        told = failure if is_fault or failure == _CANCELLED else ""
         route = self._scope.get("path_template", "")
         if metrics.is_on():
-            self._measure(seconds, failure, route)
+            self._measure(seconds, told, route)
         if self._has_line and not is_background(route):
             self._log(seconds, failure, route)
         if self._span.is_recorded:
-            self._tell(failure, route)
+            self._tell(route)
+            if told:
+                self._span.fail(told, is_error=is_fault)
         self._span.__exit__(kind, error, traceback)
+
+    def _kind(self) -> tuple[str, str]:
+        return self._method(), self._scope.get("scheme", "http")
 
     def _method(self) -> str:
         method: str = self._scope["method"]
@@ -103,11 +114,17 @@ class Exchange:
             return _CANCELLED
         return str(self.status) if self.status >= 400 else ""
 
+    def _is_fault(self, failure: str, error: BaseException | None) -> bool:
+        """Whether it is ours. A stream may fail after its status was sent."""
+        if failure == _CANCELLED:
+            return False
+        if error is not None and not self.failure:
+            return True
+        return (self._broken_as or self.status) >= 500
+
     def _measure(self, seconds: float, failure: str, route: str) -> None:
-        measured: dict[str, str | int] = {
-            telemetry.HTTP_METHOD: self._method(),
-            telemetry.URL_SCHEME: self._scope.get("scheme", "http"),
-        }
+        method, scheme = self._kind()
+        measured: dict[str, str | int] = {telemetry.HTTP_METHOD: method, telemetry.URL_SCHEME: scheme}
         if route:
             measured[telemetry.HTTP_ROUTE] = route
         if self.status:
@@ -131,7 +148,7 @@ class Exchange:
             fallback=self.is_fallback,
         )
 
-    def _tell(self, failure: str, route: str) -> None:
+    def _tell(self, route: str) -> None:
         span = self._span
         if route:
             span.rename(f"{_shown(self._method())} {route}")
@@ -143,12 +160,6 @@ class Exchange:
         if self._events:
             span.set(telemetry.COUNT_OF_TEXTS, self._events)
             span.set(telemetry.FIRST_MESSAGE, self._first_event_at - self._started_at)
-        if failure:
-            span.fail(failure, is_error=self._is_fault(failure))
-
-    def _is_fault(self, failure: str) -> bool:
-        """A stream may fail after its status was sent."""
-        return self.status >= 500 or (self.status < 400 and failure != _CANCELLED)
 
 
 def is_background(route: str) -> bool:
@@ -188,7 +199,10 @@ def observe() -> None:
 
 
 def _count_active() -> Iterable[metrics.Observed]:
-    return [(_active, {})]
+    return [
+        (count, {telemetry.HTTP_METHOD: method, telemetry.URL_SCHEME: scheme})
+        for (method, scheme), count in _active.copy().items()
+    ]
 
 
 def _count_streams() -> Iterable[metrics.Observed]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any
 
 from litestar import Request, Response, get
 from litestar.datastructures import State
@@ -14,14 +14,12 @@ from chassis.errors import IonError
 from chassis.observability import exposition
 from ion.error.v1.reason_pb2 import Reason
 
-_OPERATORS: Final = "admin"
-
 
 @get(exposition.PATH, include_in_schema=False)
 async def metrics(request: Request[Any, Any, State]) -> Response[bytes]:
     """For the tier "admin", and for everybody where authentication is off."""
     asking = caller.current()
-    if asking.principal and asking.tier != _OPERATORS:
+    if asking.principal and asking.tier != caller.OPERATORS:
         raise IonError(Reason.REASON_PERMISSION_DENIED)
     shown = exposition.current()
     if shown is None:

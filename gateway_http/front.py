@@ -39,10 +39,13 @@ _ENCODED_PATHS: Final = ("/sessions/",)
 
 class Front:
     """Wraps the application. Callers come in by the door; to public paths everybody does. `writes_lines`: the log has
-    one of each exchange."""
+    one of each exchange. `paths`: those of routes without parameters, by which is told what was refused here."""
 
-    def __init__(self, app: ASGIApp, door: Door, *, writes_lines: bool = False) -> None:
+    def __init__(
+        self, app: ASGIApp, door: Door, *, paths: frozenset[str] = frozenset(), writes_lines: bool = False
+    ) -> None:
         self._app = app
+        self._paths = paths
         self._writes_lines = writes_lines
         self._door = None if isinstance(door, OpenDoor) else door  # nothing to ask, nothing to count
 
@@ -72,6 +75,7 @@ class Front:
         except Exception as error:
             told = errors.as_told(error, "the door")
             exchange.failure = told.reason_name
+            self._note_route(scope)
             await _refuse(told, scope, _sender(send, exchange))
             return
         meter = enter(admitted.caller)
@@ -83,6 +87,7 @@ class Front:
 
     async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST" and not _takes_json(scope):
+            self._note_route(scope)
             await _refuse_media_type(scope, send)
             return
         if scope["path"].startswith(_ENCODED_PATHS):
@@ -93,6 +98,12 @@ class Front:
             if not is_settled(scope):
                 raise
             forget_cancellation()
+
+    def _note_route(self, scope: Any) -> None:
+        """As the application notes it of what reaches it."""
+        path = scope["path"].rstrip("/") or "/"
+        if path in self._paths:
+            scope["path_template"] = path
 
 
 def _wanted_headers(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[bytes, str]:
@@ -136,7 +147,8 @@ def _sender(send: Send, exchange: Exchange, more: Mapping[str, str] | None = Non
             message["headers"] = [*message["headers"], *(pair for pair in own if pair[0] not in given)]
             exchange.status = message["status"]
         await send(message)
-        exchange.is_complete = message["type"] == "http.response.body" and not message.get("more_body")
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            exchange.is_complete = True
 
     return send_with_headers
 

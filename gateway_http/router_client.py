@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any
@@ -16,13 +17,16 @@ from ion.error.v1.reason_pb2 import Reason
 from ion.router.v1 import router_pb2, router_pb2_grpc
 
 _SERVICE = "ion.router.v1.PersonaRouterService"
+_END_SECONDS = 0.1
 
 
 async def read_to_end(stream: AsyncGenerator[Any, None]) -> None:
-    """Of a stream that has said all: its call ends by itself, and is not cancelled. How it ends changes nothing."""
-    with suppress(IonError):
-        async for _ in stream:
-            pass
+    """Of a stream that has said all: its call ends by itself, and is not cancelled, within 0.1 s; nobody waits longer.
+    How it ends changes nothing."""
+    with suppress(IonError, TimeoutError):
+        async with asyncio.timeout(_END_SECONDS):
+            async for _ in stream:
+                pass
 
 
 class RouterClient:

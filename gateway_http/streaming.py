@@ -17,7 +17,7 @@ from litestar.types import Receive, Scope, Send
 from chassis.errors import IonError
 from gateway_http import exchange
 from gateway_http.departure import cancelled_when_client_leaves, is_settled, settle
-from gateway_http.errors import as_told
+from gateway_http.errors import as_told, status_of
 from ion.error.v1.reason_pb2 import Reason
 
 _log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class _Sender(ASGIResponse):
                 await self._say(send, part)
         except Exception as error:
             told = as_told(error, "a stream")
-            exchange.current().failure = told.reason_name
+            exchange.current().note_break(told.reason_name, status_of(told))
             _log.warning("stream broke off", extra={"reason": told.reason_name})
             if self._how.failed is None:
                 return False
@@ -116,7 +116,7 @@ class _Sender(ASGIResponse):
             return
         settle(scope)
         interrupted = IonError(Reason.REASON_MODEL_INTERRUPTED)
-        exchange.current().failure = interrupted.reason_name
+        exchange.current().note_break(interrupted.reason_name, status_of(interrupted))
         await _send_piece(send, self._how.failed(interrupted))
         await _end(send)
 

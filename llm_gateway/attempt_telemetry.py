@@ -125,13 +125,18 @@ def _optional(request: GenerationRequest) -> dict[str, Any]:
     """What is asked for, where it is."""
     parameters: Parameters = request.parameters
     asked = {
-        telemetry.GEN_AI_REQUEST_TEMPERATURE: parameters.temperature,
-        telemetry.GEN_AI_REQUEST_TOP_P: parameters.top_p,
+        telemetry.GEN_AI_REQUEST_TEMPERATURE: _rounded(parameters.temperature),
+        telemetry.GEN_AI_REQUEST_TOP_P: _rounded(parameters.top_p),
         telemetry.GEN_AI_REQUEST_MAX_TOKENS: parameters.max_output_tokens or None,
         telemetry.GEN_AI_OUTPUT_TYPE: "json" if parameters.response_json_schema else "text",
         telemetry.PERSONA: request.persona or None,
     }
     return {key: value for key, value in asked.items() if value is not None}
+
+
+def _rounded(value: float | None) -> float | None:
+    """It came as a float of 32 bits."""
+    return None if value is None else round(value, 6)
 
 
 def _prompt(request: GenerationRequest) -> dict[str, Any]:

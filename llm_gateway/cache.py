@@ -73,12 +73,12 @@ def _exact(value: float | None) -> str:
 
 @dataclass(slots=True)
 class Statistics:
-    """Counts since the start, as the contract's CacheStatistics says; `coalesced` is counted by `completion`. Stale
-    hits are a part of the hits."""
+    """Counts since the start, as the contract's CacheStatistics says; `coalesced` is counted by `completion`. Fresh
+    and stale are counted apart, so that none of these ever goes back for who reads them in another thread."""
 
-    near_hits: int = 0
+    near_fresh: int = 0
     near_stale: int = 0
-    shared_hits: int = 0
+    shared_fresh: int = 0
     shared_stale: int = 0
     coalesced: int = 0
     followed: int = 0
@@ -88,6 +88,14 @@ class Statistics:
     invalidated: int = 0
     foreign_values: int = 0
     fenced_off: int = 0
+
+    @property
+    def near_hits(self) -> int:
+        return self.near_fresh + self.near_stale
+
+    @property
+    def shared_hits(self) -> int:
+        return self.shared_fresh + self.shared_stale
 
     @property
     def stale_hits(self) -> int:
@@ -151,7 +159,7 @@ class ResponseCache:
             return None
         if max_age_seconds is not None and found.age_seconds > max_age_seconds:
             return None
-        self.statistics.near_hits += 1
+        self.statistics.near_fresh += not found.is_stale
         self.statistics.near_stale += found.is_stale
         return found
 
@@ -270,7 +278,7 @@ class ResponseCache:
             return None
         self._keep_near(key, stored)
         found = Found(stored.reply, max(0.0, now - stored.made_at), stored.fresh_until <= now, stored.traceparent)
-        self.statistics.shared_hits += 1
+        self.statistics.shared_fresh += not found.is_stale
         self.statistics.shared_stale += found.is_stale
         return found
 

@@ -47,10 +47,10 @@ def _observe_cache(cache: ResponseCache) -> None:
 def _lookups(cache: ResponseCache) -> Iterator[Observed]:
     counted = cache.statistics
     found = {
-        (CacheTier.NEAR, CacheStatus.HIT): counted.near_hits - counted.near_stale,
+        (CacheTier.NEAR, CacheStatus.HIT): counted.near_fresh,
         (CacheTier.NEAR, CacheStatus.STALE): counted.near_stale,
         (CacheTier.FLIGHT, CacheStatus.COALESCED): counted.coalesced,
-        (CacheTier.SHARED, CacheStatus.HIT): counted.shared_hits - counted.shared_stale,
+        (CacheTier.SHARED, CacheStatus.HIT): counted.shared_fresh,
         (CacheTier.SHARED, CacheStatus.STALE): counted.shared_stale,
         (CacheTier.SHARED, CacheStatus.COALESCED): counted.followed,
         (CacheTier.NONE, CacheStatus.MISS): counted.misses,
@@ -116,14 +116,17 @@ def _breakers(locations: Locations) -> Iterator[Observed]:
 
 
 def _hedge_delays(latencies: Latencies, labels: Labels) -> Iterator[Observed]:
-    """Of models that are told apart: of the others it would say nothing."""
+    """Of models that are told apart: of the others it would say nothing. Of several under one label, the longest."""
+    longest: dict[tuple[str, str], float] = {}
     for model, delays in latencies.known().items():
         label = labels.model(model)
         if label == OTHER:
             continue
         for on, seconds in (("first_token", delays.first_token_seconds), ("reply", delays.reply_seconds)):
             if seconds is not None:
-                yield seconds, {telemetry.GEN_AI_REQUEST_MODEL: label, telemetry.HEDGE_ON: on}
+                longest[label, on] = max(seconds, longest.get((label, on), 0.0))
+    for (label, on), seconds in longest.items():
+        yield seconds, {telemetry.GEN_AI_REQUEST_MODEL: label, telemetry.HEDGE_ON: on}
 
 
 def _observe_admission(admission: Admission) -> None:

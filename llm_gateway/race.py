@@ -335,7 +335,7 @@ class Race:
             elif winner:
                 self._lose(attempt)
             else:
-                self._stop(attempt, Ending.CANCELLED)
+                self._stop(attempt, Ending.CANCELLED if self._remaining_seconds() > 0 else Ending.FAILED)
         if winner is None:
             self._means.ledger.add(self._request.persona, self._request.model, NO_USAGE, self._lost_usage(), replies=0)
 

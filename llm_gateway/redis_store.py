@@ -185,7 +185,7 @@ class RedisStore:
         with Question(self._server, question) if is_told else nullcontext() as told:
             await asyncio.wait((answer,), timeout=wait_seconds)
             if told and (trouble := _trouble_of(answer)):
-                told.fail(trouble)
+                told.fail(trouble, is_error=answer.done())  # one that is late is done without, as it is meant to be
         if not answer.done():
             self.late += 1
             return None

@@ -35,7 +35,6 @@ from llm_gateway.translation import (
 MAX_BATCH: Final = 100
 MAX_CONCURRENCY: Final = 16
 DEFAULT_CONCURRENCY: Final = 8
-OPERATORS: Final = "admin"
 
 
 class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
@@ -152,7 +151,7 @@ class LlmGatewayServicer(llm_pb2_grpc.LlmGatewayServiceServicer):
 def _check_operator() -> None:
     """What concerns all callers is for the tier "admin" and for services; for everybody where authentication is off."""
     asking = caller.current()
-    if asking.principal and asking.tier != OPERATORS:
+    if asking.principal and asking.tier != caller.OPERATORS:
         raise IonError(Reason.REASON_PERMISSION_DENIED)
 
 

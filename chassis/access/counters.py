@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -139,7 +140,7 @@ class SharedCounters:
             self.connected = False
             _log.warning("Redis is away; limits hold in each process alone", extra={"cause": type(error).__name__})
         if not self._is_closing and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.create_task(self._look_until_found())
+            self._looking = asyncio.create_task(self._look_until_found(), context=Context())  # nobody's request
 
     async def _look_until_found(self) -> None:
         pause = FIRST_PAUSE_SECONDS

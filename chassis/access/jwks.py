@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -163,7 +164,7 @@ class UrlKeys:
         """All who ask meanwhile wait for the same answer, and any of them may leave."""
         if self._fetching is None:
             self._asked_at = self._clock()
-            self._fetching = asyncio.create_task(self._ask())
+            self._fetching = asyncio.create_task(self._ask(), context=Context())  # nobody's in particular
         await asyncio.shield(self._fetching)
 
     async def _ask(self) -> None:

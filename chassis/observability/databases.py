@@ -56,12 +56,13 @@ class Question:
         if self._span is not None:
             self._span.end_with(error)
 
-    def fail(self, kind: str) -> None:
-        """It has no answer, for a reason that the block does not raise. The first reason stands."""
+    def fail(self, kind: str, *, is_error: bool = True) -> None:
+        """It has no answer, for a reason that the block does not raise. The first reason stands. `is_error`: somebody
+        should look why."""
         if not self._failure:
             self._failure = kind
             if self._span is not None:
-                self._span.fail(kind)
+                self._span.fail(kind, is_error=is_error)
 
     def _measure(self, failure: str) -> None:
         measured = {telemetry.DB_SYSTEM: self._server.system, telemetry.DB_OPERATION: self._operation}

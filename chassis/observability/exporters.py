@@ -17,11 +17,14 @@ Signal = Literal["traces", "metrics", "logs"]
 SIGNALS: Final[tuple[Signal, ...]] = get_args(Signal)
 _OFF: Final = "none"
 _PROTOCOLS: Final = ("grpc", "http/protobuf")
+_COMPRESSIONS: Final = ("none", "gzip", "deflate")
 _SAMPLERS: Final = ("always_on", "always_off", "traceidratio")
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "OTEL_EXPORTER_OTLP_PROTOCOL": _PROTOCOLS,
     **{f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL": _PROTOCOLS for signal in SIGNALS},
     **{f"OTEL_{signal.upper()}_EXPORTER": ("otlp", "console", _OFF) for signal in SIGNALS},
+    **{f"OTEL_EXPORTER_OTLP_{signal}COMPRESSION": _COMPRESSIONS for signal in ("", "TRACES_", "METRICS_", "LOGS_")},
+    "OTEL_METRICS_EXEMPLAR_FILTER": ("always_on", "always_off", "trace_based"),
     "OTEL_TRACES_SAMPLER": (*_SAMPLERS, *(f"parentbased_{sampler}" for sampler in _SAMPLERS)),
 }
 _RATIO: Final = "OTEL_TRACES_SAMPLER_ARG"
@@ -33,6 +36,14 @@ _WHOLE: Final = (
     "OTEL_BLRP_MAX_QUEUE_SIZE",
     "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
     "OTEL_METRIC_EXPORT_INTERVAL",
+)
+_LIMITS: Final = (
+    "OTEL_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    "OTEL_SPAN_EVENT_COUNT_LIMIT",
+    "OTEL_SPAN_LINK_COUNT_LIMIT",
 )
 _SECONDS: Final = (
     "OTEL_EXPORTER_OTLP_TIMEOUT",
@@ -70,12 +81,14 @@ def _wrong_choices() -> Iterable[str]:
 
 
 def _wrong_numbers() -> Iterable[str]:
-    for variable in (_RATIO, *_WHOLE, *_SECONDS):
+    for variable in (_RATIO, *_WHOLE, *_LIMITS, *_SECONDS):
         value = os.environ.get(variable)
         if not value:
             continue
         if variable == _RATIO and not 0 <= _number(value) <= 1:
             yield f"{variable}={value!r}: must be a number from 0 to 1"
+        elif variable in _LIMITS and not value.isdecimal():
+            yield f"{variable}={value!r}: must be a whole number"
         elif variable in _WHOLE and not (value.isdecimal() and int(value) > 0):
             yield f"{variable}={value!r}: must be a whole number greater than 0"
         elif variable in _SECONDS and not 0 < _number(value) < math.inf:

@@ -35,6 +35,7 @@ _TYPES: Final = {
     Instrument.UP_DOWN: "gauge",
 }
 _DECLARED: Final = {metric.name: metric for metric in METRICS}
+MAX_CLIENTS: Final = 16
 _CLIENT_SECONDS: Final = 10.0  # that a client may keep its thread waiting
 _STOP_SECONDS: Final = 0.1
 
@@ -153,12 +154,27 @@ class _Handler(MetricsHandler):
 
 
 class _Server(ThreadingTCPServer):
+    """Answers so many at a time; who comes beyond them is sent away, so that nobody piles up threads."""
+
     daemon_threads = True
 
     def __init__(self, listener: socket.socket) -> None:
         super().__init__(listener.getsockname()[:2], _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
+        self._places = threading.BoundedSemaphore(MAX_CLIENTS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), OSError):  # whoever asked is gone

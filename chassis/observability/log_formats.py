@@ -14,7 +14,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from chassis.observability import tracing
 
-_NO_EXTRAS: Final = frozenset({*RESERVED_ATTRS, "request_id", "traceparent"})
+_NO_EXTRAS: Final = frozenset({*RESERVED_ATTRS, "request_id", "traceparent", "error_type"})
 _GOOGLE: Final = "logging.googleapis.com/"
 
 

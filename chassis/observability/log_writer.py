@@ -10,10 +10,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from logging.handlers import QueueHandler, QueueListener
 from typing import Final
 
 from chassis.observability import tracing
+from chassis.observability.log_formats import stack
 
 REQUEST_LOG: Final = "ion.request"  # what writes the one line a request
 FLUSH_SECONDS: Final = 1.0  # for what waits, where standard error takes nothing
@@ -75,12 +77,13 @@ class Handler(QueueHandler):
         self._at_once = at_once
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """With the ids of its call, and without arguments that may have changed when it is written."""
+        """With the ids of its call, and without what may have changed when it is written, or would keep alive what an
+        error has seen."""
         call = tracing.current()
         record.request_id, record.traceparent = call.request_id, call.traceparent
         if record.args:
             record.msg, record.args = record.getMessage(), None
-        return record
+        return _without_error(record) if record.exc_info else record
 
     def enqueue(self, record: logging.LogRecord) -> None:
         self.queue.put_nowait(record)
@@ -90,6 +93,16 @@ class Handler(QueueHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """One that cannot be put together is dropped: the library's own way is to print its arguments."""
         self.queue.dropped += 1
+
+
+def _without_error(record: logging.LogRecord) -> logging.LogRecord:
+    """With its stack and its type in the place of it: in a copy, as other handlers may want it."""
+    error = record.exc_info[1] if record.exc_info else None
+    told = copy(record)
+    told.exc_info, told.exc_text, told.error_type = None, stack(error), type(error).__qualname__
+    if record.name == "asyncio":  # says it all once more below the first line, texts of errors among it
+        told.msg = str(record.msg).partition("\n")[0]
+    return told
 
 
 def _can_wait(record: logging.LogRecord) -> bool:

@@ -17,6 +17,8 @@ from chassis.observability.log_formats import new_formatter
 from chassis.observability.log_writer import REQUEST_LOG, Handler, StandardError, Waiting, Writer
 from chassis.settings import Settings
 
+# Whose lines hold nothing of what people write, however much is told: those of libraries may, below INFO.
+_OWN: Final = ("chassis", "gateway_http", "ion", "llm_gateway", "router_service", "standalone")
 _request_log: Final = logging.getLogger(REQUEST_LOG)
 _writer: Writer | None = None
 
@@ -32,14 +34,22 @@ def writing(service: str, settings: Settings) -> Iterator[None]:
     _writer = Writer(waiting, new_formatter(service, settings.log_format), StandardError())
     _writer.start()
     root.addHandler(handler)
-    root.setLevel(settings.log_level.upper())
+    wanted = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    root.setLevel(max(wanted, logging.INFO))
+    _set_own_levels(wanted if wanted < logging.INFO else logging.NOTSET)
     try:
         yield
     finally:
+        _set_own_levels(logging.NOTSET)
         root.setLevel(level)
         root.removeHandler(handler)
         _writer.stop()
         _writer = None
+
+
+def _set_own_levels(level: int) -> None:
+    for name in _OWN:
+        logging.getLogger(name).setLevel(level)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from opentelemetry.trace import NonRecordingSpan
 
 from chassis import telemetry
 from chassis.observability import tracing
-from chassis.observability.log_formats import extras, stack
+from chassis.observability.log_formats import extras
 
 _ATTRIBUTES: Final = {
     "method": telemetry.HTTP_METHOD,
@@ -66,7 +66,7 @@ def _attributes(record: logging.LogRecord) -> dict[str, Any]:
     told = {_ATTRIBUTES.get(field, field): value for field, value in extras(record).items()}
     if request_id := record.__dict__["request_id"]:
         told["request_id"] = request_id
-    if record.exc_info and (error := record.exc_info[1]):
-        told[EXCEPTION_TYPE] = type(error).__qualname__
-        told[EXCEPTION_STACKTRACE] = stack(error)
+    if record.exc_text:
+        told[EXCEPTION_TYPE] = record.__dict__["error_type"]
+        told[EXCEPTION_STACKTRACE] = record.exc_text
     return told

@@ -11,6 +11,7 @@ from deploy.grafana.panels import CHAT_LIMITS, PER_SECOND, bars, graph, limits, 
 from deploy.grafana.queries import (
     CHATS,
     FAILED,
+    apologies_share,
     failed_share,
     increases,
     percentiles,
@@ -63,7 +64,7 @@ def _add_users(made: dashboard.Dashboard) -> None:
         "Errors",
         units.PercentUnit,
         (failed_share(), "failed"),
-        (share(rate(telemetry.CHAT_FALLBACKS), rate(telemetry.HTTP_DURATION, where=CHATS)), "apologies, of chats"),
+        (apologies_share(), "apologies, of chats"),
         about="Failed: a status of 500 or more, or a stream that broke off; not that the caller left.",
     )
     found_by_tier = rate(telemetry.CACHE_LOOKUPS, telemetry.CACHE_TIER, telemetry.CACHE_OUTCOME, where=_FOUND)
@@ -83,7 +84,7 @@ def _add_users(made: dashboard.Dashboard) -> None:
             "Failures by reason",
             PER_SECOND,
             rates(telemetry.HTTP_DURATION, telemetry.ERROR_TYPE, where=FAILED),
-            about="Those among them that are the caller's fault.",
+            about="CANCELLED: callers that left. What was refused for a fault of the caller is not among them.",
         ),
         stacked("Apologies by reason", PER_SECOND, rates(telemetry.CHAT_FALLBACKS, telemetry.ERROR_TYPE)),
         cache,

@@ -13,10 +13,17 @@ from chassis.telemetry import Metric
 
 PROCESS: Final = ("job", "instance")
 SHOWN_PROCESS: Final = "{{job}} {{instance}}"
-CHATS: Final = 'http_route=~"/chat|/v1/chat/completions"'
+# As in ion.rules.yml: what was refused for a fault of the caller is neither a chat nor a failure.
+_NOT_REFUSED: Final = 'http_response_status_code!~"4.."'
+CHATS: Final = f'http_route=~"/chat|/v1/chat/completions", {_NOT_REFUSED}'
 FAILED: Final = 'error_type!=""'
 _NO_PROBES: Final = 'http_route!~"/livez|/readyz|/health|/metrics"'
-_OUR_FAULT: Final = 'http_response_status_code=~"[25]..", error_type!~"|CANCELLED"'  # as in ion.rules.yml
+_OUR_FAULT: Final = 'error_type!~"|CANCELLED"'
+_ROUTED: Final = (
+    'rpc_method=~"ion.router.v1.PersonaRouterService/Chat(Stream)?", '
+    'rpc_response_status_code=~"OK|CANCELLED|DEADLINE_EXCEEDED"'
+)
+_NOT_ROUTED: Final = 'error_type!~"|CANCELLED|DEADLINE_EXCEEDED"'
 _JOB: Final = 'job=~"$job"'
 
 Query = tuple[str, str]  # and the legend of its series
@@ -53,8 +60,19 @@ def requests(*by: str) -> str:
 
 
 def failed_share() -> str:
-    failed = rate(telemetry.HTTP_DURATION, where=f"{_NO_PROBES}, {_OUR_FAULT}")
-    return f"({failed} or vector(0)) / {requests()}"
+    known = f"{_NO_PROBES}, {_NOT_REFUSED}"
+    failed = rate(telemetry.HTTP_DURATION, where=f"{known}, {_OUR_FAULT}")
+    return f"{_or_none(failed)} / {rate(telemetry.HTTP_DURATION, where=known)}"
+
+
+def apologies_share() -> str:
+    """Of the chats over HTTP and gRPC: ion:chats:rate5m."""
+    chats = (
+        rate(telemetry.RPC_SERVER_DURATION, where=_ROUTED),
+        rate(telemetry.CHAT_FALLBACKS, where='error_type="ROUTER_UNAVAILABLE"'),
+        rate(telemetry.HTTP_DURATION, where=f"{CHATS}, {_NOT_ROUTED}"),
+    )
+    return f"{_or_none(rate(telemetry.CHAT_FALLBACKS))} / ({' + '.join(map(_or_none, chats))})"
 
 
 def rates(metric: Metric, *by: str, where: str = "") -> Query:
@@ -84,6 +102,10 @@ def shown(*attributes: str) -> str:
 
 def _rate(metric: Metric, by: tuple[str, ...], where: str, suffix: str) -> str:
     return f"{_sum(by)} (rate({of(metric, *filter(None, [where]), suffix=suffix)}[$__rate_interval]))"
+
+
+def _or_none(query: str) -> str:
+    return f"({query} or vector(0))"
 
 
 def _sum(by: tuple[str, ...]) -> str:

@@ -41,6 +41,7 @@ async def events(
                         yield Event("", chunk)
                     if piece.HasField("done"):
                         yield _DONE
+                        exchange.current().is_complete = True
                         await read_to_end(pieces)
                         return
     except IonError as error:

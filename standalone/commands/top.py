@@ -38,7 +38,8 @@ def top(
     """Watch a running ION: rate, errors, percentiles, cache, personas, regions, cost, by its metrics; Ctrl-C ends.
 
     All figures are of the time between the last two looks. Of services in processes of their own, name the address of
-    each: ION_METRICS_BIND's. With --once, exit status 1 says that one was not seen.
+    each: ION_METRICS_BIND's. One that asks for a key is shown ION_API_KEY. With --once, exit status 1 says that one was
+    not seen twice.
     """
     from standalone.top import live
 

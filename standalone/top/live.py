@@ -9,18 +9,21 @@ import httpx
 from rich.live import Live
 
 from standalone import show
-from standalone.top.looks import LOOK_SECONDS, Watched, look_at_all
+from standalone.top.looks import LOOK_SECONDS, KeyOnDemand, Watched, look_at_all
 from standalone.top.overview import Overview, overview
 from standalone.top.view import view
 
 
 async def once(urls: Sequence[str], interval_seconds: float, authorization: str, *, as_json: bool) -> bool:
-    """Two looks, and what came of them; False where an address was not seen."""
+    """Two looks, and what came of them; False where an address was not seen twice."""
     watched = [Watched(url) for url in urls]
     async with _client(authorization) as http:
         await look_at_all(http, watched)
         await asyncio.sleep(interval_seconds)
         await look_at_all(http, watched)
+    for each in watched:
+        if not each.problem and not each.before:
+            each.problem = "was seen once"
     _print(overview(watched), as_json=as_json)
     return not any(each.problem for each in watched)
 
@@ -54,5 +57,5 @@ def _print(told: Overview, *, as_json: bool) -> None:
 
 def _client(authorization: str) -> httpx.AsyncClient:
     """Past proxies of the environment: processes are looked at where they are."""
-    headers = {"Authorization": authorization} if authorization else {}
-    return httpx.AsyncClient(headers=headers, timeout=LOOK_SECONDS, trust_env=False)
+    auth = KeyOnDemand(authorization) if authorization else None
+    return httpx.AsyncClient(auth=auth, timeout=LOOK_SECONDS, trust_env=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
@@ -22,6 +22,23 @@ _REFUSED: Final[Mapping[int, str]] = {
 
 # A metric by its name for Prometheus, and the labels of one of its series.
 Series = tuple[str, frozenset[tuple[str, str]]]
+
+
+class KeyOnDemand(httpx.Auth):
+    """Shows the key to addresses that have refused a request without one, and to no others."""
+
+    def __init__(self, authorization: str) -> None:
+        self._authorization = authorization
+        self._asked_for: set[httpx.URL] = set()
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        if request.url not in self._asked_for:
+            response = yield request
+            if response.status_code != HTTPStatus.UNAUTHORIZED:
+                return
+            self._asked_for.add(request.url)
+        request.headers["Authorization"] = self._authorization
+        yield request
 
 
 class Unseen(Exception):

@@ -12,7 +12,6 @@ from standalone.top.looks import Watched
 from standalone.top.tally import Labels, Tally, Wanted, label_of, quantile, shares
 
 _ROUTE: Final = label_of(telemetry.HTTP_ROUTE)
-_STATUS: Final = label_of(telemetry.HTTP_STATUS)
 _ERROR: Final = label_of(telemetry.ERROR_TYPE)
 _LOCATION: Final = label_of(telemetry.LOCATION)
 _TIERS: Final = ("near", "flight", "shared")
@@ -95,7 +94,7 @@ def overview(watched: Sequence[Watched]) -> Overview:
     now = Tally(pair for look in seen for pair in look.values.items())
     lookups = grown.by(telemetry.CACHE_LOOKUPS, telemetry.CACHE_TIER)
     return Overview(
-        requests=_all_traffic(grown) if now.has(telemetry.HTTP_ACTIVE) else None,
+        requests=_all_traffic(grown) if now.has(telemetry.HTTP_STREAMS) else None,
         routes=_routes(grown),
         first_text=_times(grown, telemetry.HTTP_FIRST_EVENT),
         fallbacks=_some(grown.by(telemetry.CHAT_FALLBACKS, telemetry.ERROR_TYPE)),
@@ -137,9 +136,7 @@ def _traffic(grown: Tally, route: str, wanted: Wanted) -> Traffic:
 
 
 def _is_fault(labels: Labels) -> bool:
-    """Also of a stream that broke off after its status was sent."""
-    error = labels.get(_ERROR, "")
-    return error not in ("", "CANCELLED") and not labels.get(_STATUS, "").startswith("4")
+    return labels.get(_ERROR, "") not in ("", "CANCELLED")  # as in ion.rules.yml
 
 
 def _times(grown: Tally, metric: telemetry.Metric, wanted: Wanted = lambda _: True) -> Times:

@@ -12,7 +12,7 @@ from typing import Any
 import promql_parser as promql
 import yaml
 
-from chassis.telemetry import METRICS, Instrument
+from chassis.telemetry import METRICS, Instrument, Metric
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -82,9 +82,12 @@ def known_series() -> dict[str, set[str]]:
     known |= {rule["record"]: set() for rule in rules() if "record" in rule}
     for metric in METRICS:
         labels = {name.replace(".", "_") for name in metric.attributes} | _OF_EACH_TARGET
-        name = metric.prometheus_name
-        if metric.instrument is Instrument.HISTOGRAM:
-            known |= {f"{name}_count": labels, f"{name}_sum": labels, f"{name}_bucket": labels | {"le"}}
-        else:
-            known[name] = labels
+        known |= {name: labels | {"le"} if name.endswith("_bucket") else labels for name in series_of(metric)}
     return known
+
+
+def series_of(metric: Metric) -> set[str]:
+    name = metric.prometheus_name
+    if metric.instrument is Instrument.HISTOGRAM:
+        return {f"{name}_{part}" for part in ("count", "sum", "bucket")}
+    return {name}

@@ -39,7 +39,7 @@ def test_memory_is_limited_first_and_batches_are_made_last() -> None:
     limiter = CONFIG["processors"]["memory_limiter"]
     assert limiter["spike_limit_mib"] < limiter["limit_mib"]
     at_work = int(COLLECTOR["environment"]["GOMEMLIMIT"].removesuffix("MiB"))
-    assert at_work <= limiter["limit_mib"]
+    assert at_work < limiter["limit_mib"] - limiter["spike_limit_mib"]
 
 
 def test_ports_are_those_that_compose_publishes() -> None:
@@ -81,6 +81,18 @@ def test_errors_slow_requests_apologies_and_a_share_of_the_rest_are_kept() -> No
 
 def test_traces_are_decided_on_when_they_are_whole() -> None:
     assert _seconds(CONFIG["processors"]["tail_sampling"]["decision_wait"]) > MOST_REQUEST_SECONDS
+
+
+def test_the_handbook_says_how_many_requests_there_may_be() -> None:
+    sampling = CONFIG["processors"]["tail_sampling"]
+    (told,) = re.findall(r"up to\s+(\d+) requests a second", (ROOT / "docs" / "operations.md").read_text())
+    most = sampling["num_traces"] / _seconds(sampling["decision_wait"])
+    assert most - 10 < int(told) <= most
+
+
+def test_metrics_of_a_process_that_died_end_before_the_alert_about_it_does() -> None:
+    minutes = int(CONFIG["exporters"]["prometheus"]["metric_expiration"].removesuffix("m"))
+    assert 3 <= minutes <= 5  # three exports; ServiceSilent compares with ten minutes ago
 
 
 def test_traces_go_to_jaeger() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chassis.telemetry import METRICS
-from tests.deploy.queries import known_series, panel_queries, parsed, rules
+from tests.deploy.queries import known_series, panel_queries, parsed, rules, series_of
 
 ALL = panel_queries() + [(rule.get("alert") or rule["record"], rule["expr"]) for rule in rules()]
 
@@ -23,7 +23,7 @@ def test_asks_for_what_is_declared(where: str, query: str) -> None:
 
 def test_every_metric_is_shown() -> None:
     asked = {name for _, query in panel_queries() for name, _ in parsed(query).series}
-    hidden = [each.name for each in METRICS if not any(name.startswith(each.prometheus_name) for name in asked)]
+    hidden = [each.name for each in METRICS if not asked & series_of(each)]
     assert not hidden
 
 

@@ -130,8 +130,8 @@ async def _has_looked(watched: Watched, times: float) -> bool:
 
 
 async def _talk(chain: Chain, key: str, vertex: FakeVertex, redis: ValkeyServer) -> None:
-    """All that leaves a trace in some metric: replies from the model, the cache, in streams; refusals and apologies; a
-    Redis that is not waited for."""
+    """All that leaves a trace in some metric: replies from the model, the cache, in streams; refusals, apologies, and
+    a failure; a Redis that is not waited for."""
     shown = bearer(key)
 
     async def say(message: str, headers: dict[str, str] | None = None, **members: Any) -> int:
@@ -146,6 +146,9 @@ async def _talk(chain: Chain, key: str, vertex: FakeVertex, redis: ValkeyServer)
     assert (await chain.http.post("/chat", json={"message": "nobody"})).status_code == 401
     vertex.error_rate(1.0)
     assert await say("an apology") == 200
+    asked = {"model": "ion-auto", "messages": [{"role": "user", "content": "a failure"}]}
+    failed = await chain.http.post("/v1/chat/completions", json=asked, headers=shown)
+    assert failed.status_code >= 500
     assert await say("wrong", persona="Nobody") == 404
     with Redis.from_url(redis.connection_url) as client:
         client.client_pause(PAUSE_MILLISECONDS)

@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from chassis import telemetry
 from chassis.caller import Admitted, Door, OpenDoor, Shown
 from chassis.errors import IonError
-from gateway_http import exchange
+from gateway_http import exchange, router_client
 from gateway_http.app import build_app
 from gateway_http.health import HealthMonitor
 from gateway_http.router_client import RouterClient
@@ -42,8 +42,11 @@ DONE = router_pb2.ChatStreamResponse(done=router_pb2.ChatDone(generation=GENERAT
 
 
 class Refusing:
+    def __init__(self, reason: Reason.ValueType) -> None:
+        self._reason = reason
+
     async def admit(self, shown: Shown) -> Admitted:
-        raise IonError(Reason.REASON_RATE_LIMITED)
+        raise IonError(self._reason)
 
     def charge(self, shown: Shown, admitted: Admitted, tokens: int) -> None: ...
 
@@ -191,22 +194,26 @@ async def test_nothing_that_people_write_is_told(gateway, spans, body):
     ],
 )
 async def test_failures_go_by_their_reason_and_only_our_own_are_errors(
-    gateway, spans, metrics, path, body, reason, status, is_error
+    gateway, spans, metrics, caplog, path, body, reason, status, is_error
 ):
+    caplog.set_level("INFO")
     error = IonError(reason)
     gateway.router.script["Chat"] = error
     response = await gateway.ask("POST", path, body)
     span = http_span(spans)
     assert response.status_code == span.attributes["http.response.status_code"] == status
-    assert span.attributes["error.type"] == error.reason_name
+    assert span.attributes.get("error.type") == (error.reason_name if is_error else None)
     assert span.status.is_ok is not is_error
-    told = {"error.type": error.reason_name, "http.response.status_code": status, "http.route": path}
-    assert metrics.value(telemetry.HTTP_DURATION, told) == 1
+    (point,) = metrics.points(telemetry.HTTP_DURATION)
+    assert (point.attributes["http.response.status_code"], point.attributes["http.route"]) == (status, path)
+    assert point.attributes.get("error.type") == span.attributes.get("error.type")
+    assert [line["reason"] for line in lines(caplog)] == [error.reason_name]
 
 
-async def test_without_a_reason_a_failure_goes_by_its_status(gateway, spans):
+async def test_without_a_reason_a_failure_goes_by_its_status(gateway, caplog):
+    caplog.set_level("INFO")
     await gateway.ask("POST", "/chat", [])
-    assert http_span(spans).attributes["error.type"] == "422"
+    assert [line["reason"] for line in lines(caplog)] == ["422"]
 
 
 async def test_a_defect_is_an_error(gateway, spans):
@@ -216,12 +223,43 @@ async def test_a_defect_is_an_error(gateway, spans):
     assert (span.attributes["error.type"], span.status.status_code) == ("INTERNAL", StatusCode.ERROR)
 
 
-async def test_who_is_not_let_in_is_told_without_a_route(gateway, spans, metrics):
-    await gateway.ask("POST", "/chat", HELLO, app=gateway.app(Refusing()))
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/chat", "/chat"),
+        ("/chat/", "/chat"),
+        ("/v1/chat/completions", "/v1/chat/completions"),
+        ("/sessions/my-id", ""),
+        ("/my-id", ""),
+    ],
+)
+@pytest.mark.parametrize(
+    ("reason", "media_type", "status"),
+    [
+        (Reason.REASON_RATE_LIMITED, "application/json", 429),
+        (Reason.REASON_UNAUTHENTICATED, "application/json", 401),
+        (None, "text/plain", 415),
+    ],
+)
+async def test_what_is_refused_at_the_door_has_the_route_that_was_asked(
+    gateway, spans, metrics, path, route, reason, media_type, status
+):
+    app = gateway.app(Refusing(reason) if reason else None)
+    response = await gateway.ask("POST", path, HELLO, app=app, **{"Content-Type": media_type})
+    assert response.status_code == status
     span = http_span(spans)
-    assert (span.name, span.attributes["error.type"]) == ("POST", "RATE_LIMITED")
-    refused = {"http.response.status_code": 429, "error.type": "RATE_LIMITED"}
-    assert metrics.value(telemetry.HTTP_DURATION, refused) == 1
+    (point,) = metrics.points(telemetry.HTTP_DURATION)
+    assert span.name == f"POST {route}".strip()
+    assert span.attributes.get("http.route", "") == point.attributes.get("http.route", "") == route
+    assert "my" not in f"{span.attributes} {point.attributes}"
+
+
+async def test_metrics_asked_for_with_a_wrong_key_have_no_line(gateway, caplog):
+    caplog.set_level("INFO")
+    app = gateway.app(Refusing(Reason.REASON_UNAUTHENTICATED))
+    await gateway.ask("GET", "/metrics", app=app)
+    await gateway.ask("GET", "/personas", app=app)
+    assert [(line["route"], line["reason"]) for line in lines(caplog)] == [("/personas", "UNAUTHENTICATED")]
 
 
 async def test_a_duration_is_measured_once_with_its_span_as_an_exemplar(gateway, spans, metrics):
@@ -277,6 +315,46 @@ async def test_a_stream_that_breaks_off_is_an_error_though_its_status_is_not(gat
     assert metrics.value(telemetry.HTTP_DURATION, broken) == 1
 
 
+@pytest.mark.parametrize(
+    "reason", [Reason.REASON_PROMPT_TOO_LARGE, Reason.REASON_RATE_LIMITED, Reason.REASON_MODEL_NOT_FOUND]
+)
+@pytest.mark.parametrize(("path", "body", "_"), STREAMS)
+async def test_a_stream_that_its_caller_is_to_blame_for_is_no_error(
+    gateway, spans, metrics, caplog, path, body, _, reason
+):
+    caplog.set_level("INFO")
+    error = IonError(reason)
+    gateway.router.script["ChatStream"] = [ROUTED, TEXT, error]
+    await gateway.ask("POST", path, body, **EVENTS)
+    span = http_span(spans)
+    assert (span.attributes.get("error.type"), span.status.status_code) == (None, StatusCode.UNSET)
+    (point,) = metrics.points(telemetry.HTTP_DURATION)
+    assert (point.attributes["http.response.status_code"], point.attributes.get("error.type")) == (200, None)
+    assert [line["reason"] for line in lines(caplog)] == [error.reason_name]
+
+
+async def stays_open(_: Any) -> AsyncGenerator[Any, None]:
+    for piece in (ROUTED, TEXT, DONE):
+        yield piece
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("path", "body", "_"), STREAMS)
+async def test_a_client_that_leaves_after_the_last_event_has_all(gateway, spans, metrics, monkeypatch, path, body, _):
+    monkeypatch.setattr(router_client, "_END_SECONDS", 60)
+    gateway.router.script["ChatStream"] = stays_open
+
+    def has_all(sent: list[Any]) -> bool:
+        said = b"".join(message.get("body", b"") for message in sent)
+        return b"event: done" in said or b"[DONE]" in said
+
+    await leave(gateway.app(), path, body, has_all, **EVENTS)
+    span = http_span(spans)
+    assert (span.attributes.get("error.type"), span.status.status_code) == (None, StatusCode.UNSET)
+    assert metrics.value(telemetry.HTTP_DURATION, {"http.response.status_code": 200}) == 1
+    assert "error.type" not in metrics.points(telemetry.HTTP_DURATION)[0].attributes
+
+
 async def hangs(_: Any) -> AsyncGenerator[Any, None]:
     yield ROUTED
     await asyncio.Event().wait()
@@ -322,7 +400,8 @@ async def test_what_is_under_way_is_counted(gateway, metrics):
     during: list[tuple[float, float]] = []
 
     def under_way() -> tuple[float, float]:
-        return metrics.value(telemetry.HTTP_ACTIVE), metrics.value(telemetry.HTTP_STREAMS)
+        active = metrics.value(telemetry.HTTP_ACTIVE, {"http.request.method": "POST", "url.scheme": "http"})
+        return active, metrics.value(telemetry.HTTP_STREAMS)
 
     def has_seen(sent: list[Any]) -> bool:
         if len(sent) == 2:

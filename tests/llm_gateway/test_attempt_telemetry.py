@@ -12,6 +12,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from chassis import telemetry
+from chassis.deadline import Deadline
+from chassis.errors import DeadlineExceeded
 from chassis.observability import tracing
 from llm_gateway.attempt_telemetry import CONTENT_VARIABLE, tells_content
 from llm_gateway.backends.offline import OfflineBackend
@@ -207,6 +209,14 @@ async def test_one_that_is_given_up_after_half_of_its_time_has_failed(new, spans
     racing = track.race(deadline=deadline)
     await racing
     assert Told(spans).table[0] == ("first", "a", "failed", "DEADLINE_EXCEEDED", True)
+
+
+async def test_one_that_ends_with_the_deadline_and_has_nowhere_to_go_has_failed(new, spans):
+    track = new("a")
+    track.backend.hold("a")
+    with pytest.raises(DeadlineExceeded):
+        await track.race(deadline=Deadline.after(0.02))
+    assert Told(spans).table == [("first", "a", "failed", "DEADLINE_EXCEEDED", True)]
 
 
 async def test_one_that_is_left_since_its_location_is_away_has_lost(new, spans):

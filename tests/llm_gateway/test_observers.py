@@ -56,7 +56,7 @@ def table(seen: Measured, metric: telemetry.Metric) -> dict[tuple[str, ...], flo
 
 def test_lookups_are_told_by_where_the_reply_was_found(seen):
     counted = observed().cache.statistics
-    counted.near_hits, counted.near_stale, counted.shared_hits, counted.shared_stale = 10, 1, 200, 20
+    counted.near_fresh, counted.near_stale, counted.shared_fresh, counted.shared_stale = 9, 1, 180, 20
     counted.coalesced, counted.followed, counted.misses = 3, 4, 5
     assert table(seen, telemetry.CACHE_LOOKUPS) == {
         ("near", "hit"): 9,

@@ -68,6 +68,9 @@ def test_every_count_of_the_contract_is_filled():
         setattr(counted, name, 10**number)
     told = statistics.response(completion).cache
     names = {field.name for field in told.DESCRIPTOR.fields} - {"near_entries", "late_commands"}
-    assert names == set(type(counted).__dataclass_fields__) - {"near_stale", "shared_stale"} | {"stale_hits"}
+    apart = {"near_fresh", "near_stale", "shared_fresh", "shared_stale"}
+    hits = {"near_hits", "shared_hits", "stale_hits"}
+    assert names == set(type(counted).__dataclass_fields__) - apart | hits
     assert {name: getattr(told, name) for name in names} == {name: getattr(counted, name) for name in names}
     assert told.stale_hits == counted.near_stale + counted.shared_stale
+    assert told.near_hits + told.shared_hits == told.stale_hits + counted.near_fresh + counted.shared_fresh

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
+import httpx
 import pytest
 import pytest_asyncio
 
+from standalone.top import live
 from tests.stack.harness import Chain, free_port
 from tests.stack.harness import standalone as running
 from tests.standalone.command import ion, jsons
@@ -47,6 +50,24 @@ async def test_two_looks_at_a_running_ion(chain):
     assert served["memory_bytes"] > 20e6
     assert served["cpu"] > 0
     assert (unseen["problem"], unseen["service"]) == ("cannot be reached", "")
+
+
+@pytest.mark.parametrize(
+    ("answers", "problem"),
+    [
+        ([200, 200], ""),
+        ([503, 200], "was seen once"),
+        ([200, 503], "answers with 503"),
+        ([401, 200, 200], ""),  # it asks for the key
+    ],
+)
+async def test_once_is_well_where_both_looks_saw_something(monkeypatch, capsys, answers, problem):
+    coming = iter(answers)
+    transport = httpx.MockTransport(lambda _: httpx.Response(next(coming), text="up 1\n"))
+    monkeypatch.setattr(httpx, "AsyncClient", partial(httpx.AsyncClient, transport=transport))
+    assert await live.once(["http://ion/metrics"], 0, "Bearer k", as_json=True) is not bool(problem)
+    (told,) = jsons(capsys.readouterr().out)
+    assert [process["problem"] for process in told["processes"]] == [problem]
 
 
 async def test_it_moves_until_it_is_interrupted(chain):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from standalone.top import looks
-from standalone.top.looks import Look, Unseen, Watched, look_at_all, rates, read, take
+from standalone.top.looks import KeyOnDemand, Look, Unseen, Watched, look_at_all, rates, read, take
 
 TEXT = """\
 # TYPE target info
@@ -102,6 +102,28 @@ async def test_what_cannot_be_seen_says_why(answer, told):
         with pytest.raises(Unseen, match=told) as caught:
             await take(http, "http://ion/metrics")
     assert "secret" not in str(caught.value)
+
+
+async def test_a_key_is_shown_to_those_alone_who_ask_for_one():
+    shown: list[tuple[str, str | None]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        key = request.headers.get("Authorization")
+        shown.append((request.url.host, key))
+        wanted = request.url.host == "locked"
+        return httpx.Response(401) if wanted and key != "Bearer k" else httpx.Response(200, text=TEXT)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer), auth=KeyOnDemand("Bearer k")) as http:
+        for host in ("open", "locked", "open", "locked"):
+            await take(http, f"http://{host}/metrics")
+    assert shown == [("open", None), ("locked", None), ("locked", "Bearer k"), ("open", None), ("locked", "Bearer k")]
+
+
+async def test_a_key_that_is_refused_is_not_shown_again_and_again():
+    async with answering(httpx.Response(401), httpx.Response(401)) as http:
+        http.auth = KeyOnDemand("Bearer k")
+        with pytest.raises(Unseen, match="ION_API_KEY"):
+            await take(http, "http://ion/metrics")
 
 
 async def test_nobody_is_waited_for_without_end(monkeypatch: pytest.MonkeyPatch):

@@ -19,7 +19,7 @@ def process(service: str, instance: str = "1") -> Iterator[Callable[[float], Loo
     """What is recorded inside, as a look at that moment."""
     resource = Resource({"service.name": service, "service.instance.id": instance})
     provider = metrics.start([exposition.start()], resource)
-    metrics.observe(telemetry.HTTP_ACTIVE, lambda: [(1, {})])  # as every HTTP gateway tells
+    metrics.observe(telemetry.HTTP_STREAMS, lambda: [(0, {})])  # as every HTTP gateway tells
 
     def look(taken_at: float) -> Look:
         shown = exposition.current()
