@@ -83,7 +83,7 @@ class Handler(QueueHandler):
         record.request_id, record.traceparent = call.request_id, call.traceparent
         if record.args:
             record.msg, record.args = record.getMessage(), None
-        return _without_error(record) if record.exc_info else record
+        return without_error(record) if record.exc_info else record
 
     def enqueue(self, record: logging.LogRecord) -> None:
         self.queue.put_nowait(record)
@@ -95,7 +95,7 @@ class Handler(QueueHandler):
         self.queue.dropped += 1
 
 
-def _without_error(record: logging.LogRecord) -> logging.LogRecord:
+def without_error(record: logging.LogRecord) -> logging.LogRecord:
     """With its stack and its type in the place of it: in a copy, as other handlers may want it."""
     error = record.exc_info[1] if record.exc_info else None
     told = copy(record)

@@ -516,5 +516,7 @@ async def test_tells_what_is_not_remembered_and_when_to_come_back(
             pass
         await chat.type(TIRED)
         await expect(chat.reply.locator(".notice.error")).to_contain_text("more than is allowed")
-        await expect(chat.reply.locator(".wait")).to_have_text(re.compile(r"You can try again in \d+ (seconds?|minutes?)\."))
+        await expect(chat.reply.locator(".wait")).to_have_text(
+            re.compile(r"You can try again in \d+ (seconds?|minutes?)\.")
+        )
         await expect(chat.button("Try again", chat.reply)).to_be_disabled()

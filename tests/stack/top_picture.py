@@ -72,7 +72,9 @@ async def _picture(watched: list[Watched], file: Path) -> None:
         async with chromium() as browser:
             page = await browser.new_page(device_scale_factor=1.2)
             await page.goto(f"file://{drawn.name}")
-            width, height = await page.evaluate("(({width, height}) => [width, height])(document.documentElement.viewBox.baseVal)")
+            width, height = await page.evaluate(
+                "(({width, height}) => [width, height])(document.documentElement.viewBox.baseVal)"
+            )
             await page.set_viewport_size({"width": 1100, "height": round(1100 * height / width)})
             await page.screenshot(path=file)
 

@@ -101,3 +101,24 @@ def test_outside_of_writing_nothing_is_dropped_and_nothing_sent():
     assert logs.dropped() == 0
     with pytest.raises(RuntimeError), logs.sending(LoggerProvider(shutdown_on_exit=False)):
         pass
+
+
+def test_libraries_say_nothing_for_debugging():
+    """Theirs may hold what people write: the driver of SQLite tells each statement with its values."""
+    with lines(log_level="debug") as written:
+        logging.getLogger("aiosqlite").debug("executing %r", "what somebody wrote")
+        logging.getLogger("chassis.x").debug("ours")
+    assert written.messages == ["ours"]
+
+
+def test_asyncio_tells_no_texts_of_errors():
+    with lines() as written:
+        try:
+            raise ValueError("what somebody wrote")
+        except ValueError as error:
+            text = f"Task exception was never retrieved\nfuture: <Task exception={error!r}>"
+            logging.getLogger("asyncio").error(text, exc_info=error)
+    (line,) = written.rest
+    assert line["message"] == "Task exception was never retrieved"
+    assert line["exc_info"].endswith("ValueError")
+    assert "somebody" not in str(line)
